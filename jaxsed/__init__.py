@@ -1,0 +1,28 @@
+"""jaxsed: galaxy SED fitting in JAX.
+
+The public names are looked up on first use, so that ``import jaxsed`` (and with it
+``jaxsed --help`` and shell completion) does not wait for JAX.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# public name -> the module that defines it
+_PUBLIC = {
+    "load_results": "jaxsed.catalog.results",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'jaxsed' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

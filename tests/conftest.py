@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of the reference data (real catalogues, published model outputs), or skip.
+
+    Looked for in the environment variable JAXSED_REFERENCE_DATA, else in ``../shared/data``
+    beside the repository. It is not part of the package: most tests do without it.
+    """
+    named = os.environ.get("JAXSED_REFERENCE_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no reference data in {folder} (set JAXSED_REFERENCE_DATA to its folder)")
+    return folder
+
+
+@pytest.fixture
+def x64():
+    """Run the test in 64-bit: arrays made inside it are float64, and the setting is undone."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
