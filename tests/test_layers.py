@@ -1,0 +1,334 @@
+"""The architecture as a test: who may import whom, and what no file may do.
+
+Every rule reads source with ``ast``, so nothing is imported, and every rule is shown to fail on
+a small bad source at the end of this file.
+"""
+
+import ast
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "jaxsed"
+
+# The part of the package that is directly below jaxsed/, and its layer. A part imports only
+# lower layers; inside a part (a folder) files import each other freely, but never in a circle.
+LAYERS = {
+    "types": 0, "constants": 0, "params": 0, "cosmology": 0, "magnitudes": 0,
+    "sps": 1, "nets": 1, "learn": 1, "problem": 1,
+    "emulators": 2, "flow": 2, "stars": 2, "halos": 2,
+    "infer": 3,
+    "catalog": 4, "checks": 4, "plots": 4,
+    "cli": 5,
+    "weights": 6,  # the scripts that make the shipped files: they use everything, nothing uses them
+}  # fmt: skip
+ROOT_LAYER = 7  # jaxsed/__init__.py itself
+FORBIDDEN_PAIRS = {("emulators", "sps"), ("flow", "sps"), ("stars", "sps"), ("halos", "sps")}
+
+# One owner per library: the longest matching prefix decides who may name it.
+OWNERS = {
+    "flax": {"nets"},
+    "flax.struct": set(LAYERS),
+    "optax": {"learn"},
+    "distrax": {"flow"},
+    "tensorflow_probability": {"flow"},
+    "blackjax": {"infer"},
+    "numpyro": {"problem", "infer"},
+    "numpyro.infer": {"infer"},
+    "numpyro.distributions": {"params", "problem", "sps"},
+    "matplotlib": {"plots"},
+    "corner": {"plots"},
+    "sedpy": {"sps"},
+    "fsps": {"sps"},
+    "dask": {"catalog"},
+    "distributed": {"catalog"},
+    "typer": {"cli"},
+}
+# Slow or fragile to import: only inside the function that needs them. flow.py builds on distrax
+# at its top, so jaxsed.flow is imported that way in its place.
+LAZY = {
+    "matplotlib", "corner", "arviz", "distrax", "tensorflow_probability", "fsps", "dask",
+    "distributed", "jaxsed.flow",
+}  # fmt: skip
+PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+GLOBAL_SETTINGS = {
+    "jax.config.update", "numpyro.enable_x64", "numpyro.set_platform",
+    "numpyro.set_host_device_count",
+}  # fmt: skip
+
+
+class Name(NamedTuple):
+    """A dotted name that a source refers to: ``numpy.load``, ``jaxsed.sps.dust``."""
+
+    dotted: str
+    line: int
+    imported: bool  # by an import statement, rather than as an attribute of something imported
+    lazy: bool  # inside a function, or only for the type checker
+
+
+def names_used(module: str, tree: ast.Module) -> Iterator[Name]:
+    """Every dotted name reached from an import, whatever it was called on the way."""
+    package = module.split(".")[:-1]
+    aliases: dict[str, str] = {}
+    found: list[Name] = []
+
+    def walk(node: ast.AST, lazy: bool) -> None:
+        if isinstance(node, ast.Import):
+            for item in node.names:
+                aliases[item.asname or item.name.split(".")[0]] = (
+                    item.name if item.asname else item.name.split(".")[0]
+                )
+                found.append(Name(item.name, node.lineno, True, lazy))
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            for item in node.names:
+                aliases[item.asname or item.name] = f"{source}.{item.name}"
+                found.append(Name(f"{source}.{item.name}", node.lineno, True, lazy))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            lazy = True
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            lazy = True
+        for child in ast.iter_child_nodes(node):
+            walk(child, lazy)
+
+    walk(tree, False)
+    yield from found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            dotted = resolve(node, aliases)
+            if dotted:
+                yield Name(dotted, node.lineno, False, True)
+
+
+def resolve(node: ast.AST, aliases: dict[str, str]) -> str | None:
+    """``np.load`` -> ``numpy.load``, or None where the expression does not start at an import."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name) or node.id not in aliases:
+        return None
+    return ".".join([aliases[node.id], *reversed(parts)])
+
+
+def longest_prefix(dotted: str, table: Collection[str]) -> str | None:
+    parts = dotted.split(".")
+    heads = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((head for head in heads if head in table), None)
+
+
+def part_of(dotted: str) -> str:
+    """The part of the package that a dotted name is in; "" for jaxsed/__init__.py itself."""
+    parts = dotted.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else ""
+
+
+def layer_violations(module: str, tree: ast.Module) -> list[str]:
+    """Upward and sideways imports, foreign libraries, and eager imports of lazy ones."""
+    part = part_of(module)
+    if not part and module != "jaxsed.__init__":
+        return [f"{module} is in no layer: give its part of the package a line in LAYERS"]
+    layer = LAYERS.get(part, ROOT_LAYER)
+    problems = []
+    for name in names_used(module, tree):
+        where = f"{module}:{name.line}"
+        if name.dotted.split(".")[0] == "jaxsed" and name.dotted != "jaxsed.__version__":
+            other = part_of(name.dotted)
+            other_layer = LAYERS.get(other, ROOT_LAYER)
+            sideways = other_layer == layer and layer > 0 and other != part
+            if name.imported and other != part and (other_layer > layer or sideways):
+                way = "sideways" if sideways else "upward"
+                problems.append(f"{where} {way} import of {name.dotted}")
+            if (part, other) in FORBIDDEN_PAIRS:
+                problems.append(f"{where} {part} must not use {other}: let the caller hand it in")
+        library = longest_prefix(name.dotted, OWNERS)
+        if library and part not in OWNERS[library] | {"weights"}:
+            owners = ", ".join(sorted(OWNERS[library]))
+            problems.append(f"{where} {name.dotted} belongs to {owners}")
+        if longest_prefix(name.dotted, LAZY) and not name.lazy and part not in {"flow", "weights"}:
+            problems.append(f"{where} {name.dotted} must be imported inside a function")
+    return problems
+
+
+def safety_violations(module: str, tree: ast.Module) -> list[str]:
+    """Pickles, evaluation of text, and settings that outlive the file."""
+    problems = []
+    for name in names_used(module, tree):
+        where = f"{module}:{name.line}"
+        if name.dotted.split(".")[0] in PICKLES and name.imported:
+            problems.append(f"{where} {name.dotted}: nothing is pickled here")
+        if longest_prefix(name.dotted, GLOBAL_SETTINGS):
+            problems.append(f"{where} {name.dotted} changes a global setting")
+    for node in ast.walk(tree):
+        where = f"{module}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+                problems.append(f"{module}:{node.value.lineno} allow_pickle must be False")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in {"eval", "exec"}:
+                problems.append(f"{where} {node.func.id}() of text")
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any("config.jax_" in ast.unparse(target) for target in targets):
+            problems.append(f"{where} assigns to jax.config")
+    return problems
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Import circles between files: each one found, as the list of its modules."""
+    done: set[str] = set()
+    found: list[list[str]] = []
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append([*path[path.index(module) :], module])
+        elif module not in done:
+            for other in sorted(graph.get(module, ())):
+                visit(other, [*path, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+    return found
+
+
+def import_graph(sources: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """Which file imports which; a package stands for its ``__init__``."""
+    known = {name.removesuffix(".__init__"): name for name in sources}
+    graph: dict[str, set[str]] = {}
+    for module, tree in sources.items():
+        used = {longest_prefix(n.dotted, known) for n in names_used(module, tree) if n.imported}
+        graph[module] = {known[name] for name in used if name} - {module, "jaxsed.__init__"}
+    return graph
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+
+
+def parse(paths: Iterable[Path]) -> dict[str, ast.Module]:
+    return {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(paths)}
+
+
+PACKAGE_SOURCES = parse(PACKAGE.rglob("*.py"))
+ALL_SOURCES = PACKAGE_SOURCES | parse(
+    path
+    for folder in ("tests", "benchmarks", "examples")
+    for path in (REPOSITORY / folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("module", PACKAGE_SOURCES)
+def test_imports_go_down_only(module):
+    assert layer_violations(module, PACKAGE_SOURCES[module]) == []
+
+
+@pytest.mark.parametrize("module", ALL_SOURCES)
+def test_no_pickle_no_eval_no_global_setting(module):
+    assert safety_violations(module, ALL_SOURCES[module]) == []
+
+
+def test_no_import_circle():
+    assert circles(import_graph(PACKAGE_SOURCES)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("jaxsed.sps.sed", "from jaxsed.infer import sample", "upward"),
+        ("jaxsed.sps.sed", "def f():\n    from jaxsed.infer import sample", "upward"),
+        ("jaxsed.sps.sed", "from ..infer.nuts import run", "upward"),
+        ("jaxsed.sps.sed", "from jaxsed import problem", "sideways"),
+        ("jaxsed.learn", "import jaxsed.nets.mlp", "sideways"),
+        ("jaxsed.plots", "from jaxsed.catalog.results import Results", "sideways"),
+        ("jaxsed.constants", "from jaxsed.sps.dust import power_law", "upward"),
+        ("jaxsed.catalog.run", "from jaxsed import load_results", "upward"),
+        ("jaxsed.emulators.train", "from jaxsed.sps import dust", "must not use sps"),
+        ("jaxsed.gadgets", "x = 1", "in no layer"),
+        ("jaxsed.sps.sed", "import optax", "belongs to learn"),
+        ("jaxsed.emulators.train", "import flax.linen as nn", "belongs to nets"),
+        ("jaxsed.emulators.train", "import flax.struct\nx = flax.linen.Dense", "belongs to nets"),
+        ("jaxsed.emulators.train", "import numpyro as npr\nk = npr.infer.NUTS", "belongs to infer"),
+        ("jaxsed.catalog.run", "from blackjax import nuts", "belongs to infer"),
+        ("jaxsed.catalog.run", "def f():\n    import matplotlib.pyplot", "belongs to plots"),
+        ("jaxsed.plots", "import matplotlib.pyplot as plt", "inside a function"),
+        ("jaxsed.infer.nuts", "import arviz", "inside a function"),
+        ("jaxsed.infer.amortised", "from jaxsed.flow import MAF", "inside a function"),
+        ("jaxsed.infer.amortised", "from jaxsed import flow", "inside a function"),
+    ],
+)
+def test_layer_rules_can_fail(module, source, complaint):
+    problems = layer_violations(module, ast.parse(source))
+    assert any(complaint in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("jaxsed.infer.nuts", "from jaxsed.problem import Problem\nimport blackjax"),
+        ("jaxsed.sps.sed", "from . import dust\nfrom jaxsed.sps.ssp import SSPGrid"),
+        ("jaxsed.sps.__init__", "from jaxsed.sps.dust import power_law"),
+        ("jaxsed.params", "from jaxsed.types import Array\nimport numpyro.distributions as dist"),
+        ("jaxsed.sps.provabgs", "import flax.struct\n@flax.struct.dataclass\nclass A: ..."),
+        ("jaxsed.catalog.results", "from jaxsed import __version__"),
+        ("jaxsed.plots", "def corner(x):\n    import matplotlib.pyplot as plt\n    return plt"),
+        ("jaxsed.plots", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
+        ("jaxsed.flow", "import distrax"),
+        ("jaxsed.infer.amortised", "def f():\n    from jaxsed.flow import MAF"),
+        ("jaxsed.weights.make_ssp", "from jaxsed.sps import ssp\nimport matplotlib.pyplot"),
+    ],
+)
+def test_layer_rules_can_pass(module, source):
+    assert layer_violations(module, ast.parse(source)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("import pickle", "pickled"),
+        ("def f():\n    from joblib import dump", "pickled"),
+        ("import dill as d", "pickled"),
+        ("import numpy as np\nnp.load('a.npz', allow_pickle=True)", "allow_pickle"),
+        ("from numpy import load\nload('a.npz', allow_pickle=flag)", "allow_pickle"),
+        ("import jax\njax.config.update('jax_enable_x64', True)", "global setting"),
+        ("from jax import config\nconfig.update('jax_enable_x64', True)", "global setting"),
+        ("import jax\njax.config.jax_enable_x64 = True", "assigns to jax.config"),
+        ("import numpyro\nnumpyro.enable_x64()", "global setting"),
+        ("eval(text)", "eval"),
+    ],
+)
+def test_safety_rules_can_fail(source, complaint):
+    problems = safety_violations("jaxsed.sps.sed", ast.parse(source))
+    assert any(complaint in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import numpy as np\nnp.load('a.npz', allow_pickle=False)",
+        "import jax\nwide = jax.config.jax_enable_x64",
+        "import jax\nwith jax.enable_x64(True):\n    pass",
+        "model.eval()",
+    ],
+)
+def test_safety_rules_can_pass(source):
+    assert safety_violations("jaxsed.sps.sed", ast.parse(source)) == []
+
+
+def test_circle_rule_can_fail_and_pass():
+    circle = {
+        "jaxsed.sps.dust": ast.parse("from jaxsed.sps import igm"),
+        "jaxsed.sps.igm": ast.parse("def f():\n    from jaxsed.sps.dust import power_law"),
+    }
+    assert circles(import_graph(circle)) == [
+        ["jaxsed.sps.dust", "jaxsed.sps.igm", "jaxsed.sps.dust"]
+    ]
+    chain = {
+        "jaxsed.sps.__init__": ast.parse("from jaxsed.sps.dust import power_law"),
+        "jaxsed.sps.dust": ast.parse("from jaxsed.sps.igm import transmission"),
+        "jaxsed.sps.igm": ast.parse("from jaxsed.constants import C_LIGHT"),
+    }
+    assert circles(import_graph(chain)) == []
