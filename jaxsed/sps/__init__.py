@@ -1,0 +1,1 @@
+"""The physics of galaxy spectra: stellar populations, dust, the intergalactic medium, filters."""
