@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -29,3 +30,23 @@ def x64():
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def import_dsps():
+    """``import_dsps("dsps.dust.att_curves")``: a module of DSPS, or skip where it is missing.
+
+    Importing DSPS switches 64-bit on for the whole process; this puts the setting back, so that
+    the test and those after it stay in the precision that they ask for.
+    """
+    import jax
+
+    def load(name: str):
+        before = jax.config.jax_enable_x64
+        try:
+            pytest.importorskip("dsps")
+            return importlib.import_module(name)
+        finally:
+            jax.config.update("jax_enable_x64", before)
+
+    return load
