@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def validated(grid: SSPGrid) -> SSPGrid:
     Raises ValueError for shapes that do not agree, axes that do not increase, and values that
     cannot be (negative or non-finite light, masses outside (0, 1]).
     """
-    leaves = {
+    leaves: dict[str, Any] = {
         name: np.asarray(getattr(grid, name), np.float32)
         for name in _LEAF_UNITS
         if getattr(grid, name) is not None
@@ -100,7 +101,7 @@ def validated(grid: SSPGrid) -> SSPGrid:
         raise ValueError(
             f"mass_surviving is {mass.min():.4g} to {mass.max():.4g}; expected a fraction in (0, 1]"
         )
-    return grid.replace(**leaves)
+    return replace(grid, **leaves)
 
 
 # --- our file ----------------------------------------------------------------------------------
@@ -307,7 +308,7 @@ def resample(grid: SSPGrid, wave_new: np.ndarray) -> SSPGrid:
     lnu = np.asarray(grid.lnu)
     flat = lnu.reshape(-1, wave.size).T.astype(float)
     new = (mean @ flat).T.reshape(*lnu.shape[:-1], wave_new.size)
-    return grid.replace(wave=wave_new.astype(np.float32), lnu=new.astype(lnu.dtype))
+    return replace(grid, wave=wave_new.astype(np.float32), lnu=new.astype(lnu.dtype))
 
 
 def _hat_overlap(wave_new: np.ndarray, wave_old: np.ndarray) -> sparse.csr_array:
@@ -370,7 +371,8 @@ def insert_age(grid: SSPGrid, age_gyr: float) -> SSPGrid:
     if log_nlyc is not None:
         linear = with_node(10.0 ** np.asarray(log_nlyc, np.float64))
         log_nlyc = np.log10(linear).astype(np.float32)
-    return grid.replace(
+    return replace(
+        grid,
         log_age=np.insert(log_age, upper, new).astype(np.float32),
         lnu=with_node(grid.lnu),
         mass_surviving=with_node(grid.mass_surviving),

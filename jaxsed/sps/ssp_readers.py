@@ -22,7 +22,12 @@ _FSPS = "Conroy, Gunn & White 2009; Conroy & Gunn 2010 (FSPS)"
 _NOT_FOR_SSPS = frozenset(
     "zcontinuous zmet logzsol sfh tage zred vactoair_flag dust1 dust2 fagn".split()
 )
-_FSPS_IMFS = {0: "Salpeter 1955", 1: "Chabrier 2003", 2: "Kroupa 2001", 3: "van Dokkum 2008"}
+_FSPS_IMFS: dict[object, str] = {
+    0: "Salpeter 1955",
+    1: "Chabrier 2003",
+    2: "Kroupa 2001",
+    3: "van Dokkum 2008",
+}
 
 
 def air_to_vacuum(wave_air: np.ndarray) -> np.ndarray:
@@ -187,7 +192,7 @@ def build_fsps(path_out: str | os.PathLike | None = None, **fsps_options: object
         wave, spectra = population.get_spectrum(tage=0, peraa=False)
         lnu.append(np.array(spectra, float))
         mass.append(np.array(population.stellar_mass, float))
-    imf = _FSPS_IMFS.get(int(fsps_options.get("imf_type", 2)), "as given to FSPS")
+    imf = _FSPS_IMFS.get(fsps_options.get("imf_type", 2), "as given to FSPS")
     libraries = ", ".join(
         part.decode() if isinstance(part, bytes) else str(part) for part in population.libraries
     )
