@@ -294,10 +294,9 @@ def write_dsps(path):
     return path
 
 
-def test_dsps_file(tmp_path):
-    loaders = pytest.importorskip("dsps.data_loaders")
-    from dsps.imf import surviving_mstar as dsps_mass
-
+def test_dsps_file(tmp_path, import_dsps):
+    loaders = import_dsps("dsps.data_loaders")
+    dsps_mass = import_dsps("dsps.imf.surviving_mstar")
     path = write_dsps(tmp_path / "ssp.h5")
     grid, theirs = ssp_readers.read_dsps(path), loaders.load_ssp_templates(fn=str(path))
     np.testing.assert_allclose(grid.lnu, theirs.ssp_flux, rtol=1e-6)
