@@ -1,0 +1,107 @@
+"""What a chunk of galaxies gives: the contract between the catalogue loop and an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxsed.catalog import flags
+from jaxsed.catalog.tables import Observations
+
+PERCENTILES = (15.865525393, 50.0, 84.134474607)  # -1, 0, +1 sigma of a Gaussian
+
+Array = NDArray[Any]
+
+
+class ChunkResult(NamedTuple):
+    """Posteriors of n galaxies.  Draws are [n, chain, draw] or [n, chain, draw, k].
+
+    Every chunk of a run has the same names and, but for n, the same shapes.
+    """
+
+    theta: Mapping[str, Array]  # the sampled parameters
+    derived: Mapping[str, Array]  # what follows from them
+    log_density: Array  # [n, chain, draw]
+    chi2: Array  # [n], of the best draw
+    n_bands: Array  # [n], bands in the likelihood
+    rhat_max: Array  # [n]
+    ess_bulk_min: Array  # [n]
+    ess_tail_min: Array  # [n]
+    divergences: Array  # [n]
+    unique_fraction: Array  # [n], distinct draws / draws
+    method: Sequence[str]  # [n]
+    flag: Array  # [n], bits of Flag that only the engine can know
+    predicted_flux: Array  # [n, 3, B] maggies: 16, 50, 84 % of the posterior prediction
+    per_galaxy: Mapping[str, Array] = {}  # [n, ...], such as the time axis of a history
+
+
+class Engine(Protocol):
+    """Fits one chunk.  It may have `provenance`, a mapping of names to text or numbers."""
+
+    def __call__(
+        self, ids: Sequence[str], observations: Observations, seeds: NDArray[np.uint32]
+    ) -> ChunkResult:
+        """Fit n galaxies; `seeds` [n, 2] are the words of a key for each
+        (``jax.random.wrap_key_data``), which depend on the galaxy's id alone.
+        """
+        ...
+
+
+def thin(draws: Array, per_galaxy: int) -> Array:
+    """Keep about `per_galaxy` draws of [n, chain, draw, ...], evenly spaced in every chain."""
+    chains, length = draws.shape[1:3]
+    keep = min(length, max(1, per_galaxy // chains))
+    return draws[:, :, np.linspace(0, length - 1, keep).round().astype(int)]
+
+
+def percentiles(draws: Array) -> NDArray[np.float32]:
+    """16th, 50th, 84th percentile over chains and draws: [n, chain, draw, ...] -> [n, 3, ...]."""
+    flat = draws.reshape(draws.shape[0], -1, *draws.shape[3:])
+    return np.moveaxis(np.percentile(flat, PERCENTILES, axis=1), 0, 1).astype(np.float32)
+
+
+def stored(result: ChunkResult, row_flag: Array, draws: int) -> dict[str, Array]:
+    """The datasets that are kept of a chunk, each with the galaxies first.
+
+    `row_flag` [n] are the bits that the table gave; `draws` per galaxy are kept.
+    """
+    theta = {name: np.asarray(value) for name, value in result.theta.items()}
+    derived = {k: np.asarray(v) for k, v in result.derived.items() if k not in theta}
+    every = {**theta, **derived}
+    log_density = np.asarray(result.log_density)
+    n = len(log_density)
+    finite = np.isfinite(log_density).reshape(n, -1).all(axis=1)
+    for value in every.values():
+        finite &= np.isfinite(value).reshape(n, -1).all(axis=1)
+
+    flag = np.asarray(row_flag).astype(np.int64) | np.asarray(result.flag).astype(np.int64)
+    flag |= flags.from_diagnostics(
+        rhat_max=result.rhat_max,
+        ess_bulk_min=result.ess_bulk_min,
+        ess_tail_min=result.ess_tail_min,
+        divergences=result.divergences,
+        chi2=result.chi2,
+        n_bands=result.n_bands,
+        finite=finite,
+    )
+    tree: dict[str, Array] = {
+        "draws/log_density": thin(log_density, draws).astype(np.float32),
+        "predicted_flux": np.asarray(result.predicted_flux, np.float32),
+        "diagnostics/n_bands": np.asarray(result.n_bands, np.int64),
+        "diagnostics/divergences": np.asarray(result.divergences, np.int64),
+        "diagnostics/method": np.array(result.method, "S32"),
+        "diagnostics/flag": flag,
+    }
+    for name in ("chi2", "rhat_max", "ess_bulk_min", "ess_tail_min", "unique_fraction"):
+        tree[f"diagnostics/{name}"] = np.asarray(getattr(result, name), np.float32)
+    for group, values in (("theta", theta), ("derived", derived)):
+        for name, value in values.items():
+            tree[f"draws/{group}/{name}"] = thin(value, draws).astype(np.float32)
+    for name, value in every.items():
+        tree[f"summary/{name}"] = percentiles(value)
+    for name, value in result.per_galaxy.items():
+        tree[f"per_galaxy/{name}"] = np.asarray(value, np.float32)
+    return tree

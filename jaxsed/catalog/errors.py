@@ -1,0 +1,17 @@
+"""The error that a user can mend."""
+
+
+class JaxsedError(ValueError):
+    """A problem with a file, a configuration or an option, worded for the person who can mend it.
+
+    The command line prints its text and exits with 1; anything else that is raised is a defect.
+    """
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...], count: int = 3) -> str:
+    """' Did you mean ...?' with the known names most like `name`, or an empty string."""
+    from difflib import get_close_matches
+
+    lower = {k.lower(): k for k in known}
+    close = [lower[m] for m in get_close_matches(name.lower(), list(lower), count, cutoff=0.5)]
+    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

@@ -1,0 +1,86 @@
+"""Flags of one galaxy: a bit each, 0 is good.
+
+The values are written to result files and never change meaning.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# The bar that a galaxy must clear (rank-normalised, Vehtari et al. 2021).
+RHAT_BAR = 1.01
+ESS_BAR = 400.0
+# A model that fits leaves a larger chi2 once in 10,000 galaxies.
+POOR_FIT_P = 1e-4
+
+
+class Flag(IntFlag):
+    """Bits of the column ``flag``."""
+
+    BAD_REDSHIFT = 1
+    NO_BANDS = 2
+    FEW_BANDS = 4
+    NOT_CONVERGED = 8
+    DIVERGENCES = 16
+    POOR_FIT = 32
+    OUTSIDE_EMULATOR = 64
+    BAD_PHOTOMETRY = 128
+    UNREACHABLE_BAND = 256
+    DUPLICATE_ID = 512
+    NUMERICAL_FAILURE = 1024
+
+
+# A row with one of these is not fitted.
+NOT_FITTED = Flag.BAD_REDSHIFT | Flag.NO_BANDS
+
+TEXT: dict[Flag, str] = {
+    Flag.BAD_REDSHIFT: "redshift missing, not positive or beyond 12: not fitted",
+    Flag.NO_BANDS: "no usable flux: not fitted",
+    Flag.FEW_BANDS: "fewer than 3 bands: little but the prior",
+    Flag.NOT_CONVERGED: f"R-hat >= {RHAT_BAR} or effective sample size < {ESS_BAR:.0f}",
+    Flag.DIVERGENCES: "the sampler met divergences",
+    Flag.POOR_FIT: f"chi2 improbable (p < {POOR_FIT_P:g}) even for the best draw",
+    Flag.OUTSIDE_EMULATOR: "some draws lie outside the emulator's training range",
+    Flag.BAD_PHOTOMETRY: "a flux or error was unusable and is left out",
+    Flag.UNREACHABLE_BAND: "a band beyond the model's wavelengths is left out",
+    Flag.DUPLICATE_ID: "another row has the same id",
+    Flag.NUMERICAL_FAILURE: "no finite result",
+}
+
+
+def text(flag: int) -> str:
+    """The flag in words, '; ' between them; '' for 0."""
+    return "; ".join(TEXT[bit] for bit in Flag if int(flag) & bit)
+
+
+def from_diagnostics(
+    *,
+    rhat_max: ArrayLike,
+    ess_bulk_min: ArrayLike,
+    ess_tail_min: ArrayLike,
+    divergences: ArrayLike,
+    chi2: ArrayLike,
+    n_bands: ArrayLike,
+    finite: ArrayLike,
+) -> NDArray[np.int64]:
+    """Bits that follow from a galaxy's diagnostics, each input [galaxy]; returns [galaxy].
+
+    A NaN diagnostic does not clear the bar.  `chi2` is that of the best draw, compared with as
+    many degrees of freedom as there are bands, which is lenient by the number of parameters.
+    """
+    from scipy.stats import chi2 as chi2_distribution
+
+    converged = (
+        (np.asarray(rhat_max) < RHAT_BAR)
+        & (np.asarray(ess_bulk_min) >= ESS_BAR)
+        & (np.asarray(ess_tail_min) >= ESS_BAR)
+    )
+    limit = chi2_distribution.isf(POOR_FIT_P, np.maximum(np.asarray(n_bands), 1))
+    flag = np.where(converged, 0, Flag.NOT_CONVERGED).astype(np.int64)
+    flag |= np.where(np.asarray(divergences) > 0, Flag.DIVERGENCES, 0)
+    flag |= np.where(np.asarray(chi2) > limit, Flag.POOR_FIT, 0)
+    flag |= np.where(np.asarray(finite), 0, Flag.NUMERICAL_FAILURE)
+    return flag

@@ -1,0 +1,257 @@
+"""Reading what a catalogue fit wrote: draws, summaries, flags, provenance, the table."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxsed.catalog import flags
+from jaxsed.catalog.errors import JaxsedError, nearest
+from jaxsed.catalog.writer import check_writable, open_results
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
+Array = NDArray[Any]
+
+# The quantities every table has, in order; what a model adds comes after.
+QUANTITIES = (
+    "log_mass_surviving",
+    "log_mass_formed",
+    "log_sfr_100myr",
+    "log_sfr_1gyr",
+    "log_z_mw",
+    "t_age_mw",
+    "a_v",
+)
+DESCRIPTIONS = {
+    "log_mass_surviving": "log10 of the mass in living stars and remnants / Msun",
+    "log_mass_formed": "log10 of the mass ever formed / Msun",
+    "log_sfr_10myr": "log10 of the star formation rate, mean of 10 Myr / (Msun/yr)",
+    "log_sfr_100myr": "log10 of the star formation rate, mean of 100 Myr / (Msun/yr)",
+    "log_sfr_1gyr": "log10 of the star formation rate, mean of 1 Gyr / (Msun/yr)",
+    "log_z_mw": "log10 of the mass-weighted metallicity / solar",
+    "t_age_mw": "mass-weighted age",
+    "a_v": "attenuation at 5500 Angstrom",
+    "chi2": "chi2 of the best draw",
+    "n_bands": "bands in the likelihood",
+    "rhat_max": "largest rank-normalised R-hat of a parameter",
+    "ess_bulk_min": "smallest bulk effective sample size",
+    "ess_tail_min": "smallest tail effective sample size",
+    "divergences": "divergent transitions after warm-up",
+    "flag": "0 is good; bits of jaxsed.catalog.flags.Flag",
+}
+UNITS = {"t_age_mw": "Gyr", "t50": "Gyr", "t90": "Gyr", "a_v": "mag"}
+TABLE_FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".csv": "ascii.csv"}
+
+
+def check_table_path(path: Path) -> None:
+    """Raise JaxsedError where a summary table could not be written there."""
+    if path.suffix.lower() not in TABLE_FORMATS:
+        raise JaxsedError(
+            f"the table {str(path)!r}: its name must end with one of {', '.join(TABLE_FORMATS)}."
+        )
+    check_writable(path)
+
+
+class Results:
+    """A finished run.  Arrays are read when asked for; row order is that of the input table.
+
+    Attributes
+    ----------
+    path: the file.
+    ids: text [N].
+    flags: int64 [N]; ``jaxsed.catalog.flags.text`` puts one in words.
+    band_names: [B] names, and `band_wave`, their effective wavelengths [B] in Angstrom.
+    redshift: [N], NaN where it was free.
+    flux, error, kind: the observed fluxes [N, B] in maggies; kind 0 missing, 1 detection, 2 limit.
+    notes: what was left out of the input and why.
+    provenance: version, seed, configuration, checksums, times and more, by name.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with open_results(self.path) as file:
+            catalog = file["catalog"]
+            self.ids: Array = catalog["id"].asstr()[:]
+            self._id_name = str(catalog.attrs["id_name"])
+            values = catalog["id_values"]
+            self._id_values = (
+                values.asstr()[:].astype("U")
+                if h5py.check_string_dtype(values.dtype)
+                else values[:]
+            )
+            self.band_names = tuple(str(name) for name in catalog.attrs["band_names"])
+            self.notes = tuple(str(note) for note in catalog.attrs["notes"])
+            self.band_wave: Array = catalog["band_wave"][:]
+            self.redshift: Array = catalog["redshift"][:]
+            self.flux: Array = catalog["flux"][:]
+            self.error: Array = catalog["error"][:]
+            self.kind: Array = catalog["kind"][:]
+            self.flags: Array = file["diagnostics/flag"][:]
+            group = file["provenance"]
+            self.provenance: dict[str, Any] = dict(group.attrs)
+            for name, item in group.items():
+                text = h5py.check_string_dtype(item.dtype)
+                self.provenance[name] = item.asstr()[()] if text else item[()]
+            self._summaries = {name: item[:] for name, item in file.get("summary", {}).items()}
+            self._diagnostics = {name: item[:] for name, item in file["diagnostics"].items()}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        good = np.count_nonzero(self.flags == 0)
+        return f"Results({str(self.path)!r}: {len(self)} rows, {good} without a flag)"
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of all parameters and derived quantities."""
+        return tuple(self._summaries)
+
+    def row(self, id: Any) -> int:
+        """The row of an id.  Raises JaxsedError where there is none, or more than one."""
+        rows = np.flatnonzero(self.ids == str(id))
+        if len(rows) == 0:
+            raise JaxsedError(
+                f"no id {str(id)!r} in {str(self.path)!r}."
+                f"{nearest(str(id), [str(i) for i in self.ids[:10000]])}"
+            )
+        if len(rows) > 1:
+            raise JaxsedError(
+                f"id {str(id)!r} is on rows {', '.join(map(str, rows))}: choose one with row=..."
+            )
+        return int(rows[0])
+
+    def summary(self, name: str) -> Array:
+        """16th, 50th and 84th percentile of a quantity: [N, 3], or [N, 3, k] for a vector."""
+        if name not in self._summaries:
+            raise JaxsedError(
+                f"no quantity {name!r}.{nearest(name, self.quantities)} "
+                f"There are: {', '.join(self.quantities)}."
+            )
+        return self._summaries[name]
+
+    def diagnostic(self, name: str) -> Array:
+        """rhat_max, ess_bulk_min, ess_tail_min, divergences, unique_fraction, chi2, ... : [N]."""
+        if name not in self._diagnostics:
+            raise JaxsedError(f"no diagnostic {name!r}; there are: {', '.join(self._diagnostics)}.")
+        return self._diagnostics[name]
+
+    def _read_row(self, group: str, row: int) -> dict[str, Array]:
+        if int(self.flags[row]) & flags.NOT_FITTED:
+            raise JaxsedError(f"row {row} (id {self.ids[row]!r}): {flags.text(self.flags[row])}.")
+        with open_results(self.path) as file:
+            return {name: item[row] for name, item in file.get(group, {}).items()}
+
+    def draws(self, id: Any = None, *, row: int | None = None) -> dict[str, Array]:
+        """Stored draws of one galaxy: name -> [chain, draw], or [chain, draw, k] for a vector.
+
+        Parameters come first, then derived quantities.  Give the id, or the row (from 0).
+        """
+        row = self.row(id) if row is None else row
+        return self._read_row("draws/theta", row) | self._read_row("draws/derived", row)
+
+    def log_density(self, id: Any = None, *, row: int | None = None) -> Array:
+        """Log density of the stored draws of one galaxy [chain, draw]."""
+        row = self.row(id) if row is None else row
+        with open_results(self.path) as file:
+            return file["draws/log_density"][row]
+
+    def per_galaxy(self, id: Any = None, *, row: int | None = None) -> dict[str, Array]:
+        """What has one value per galaxy, not per draw, such as the time axis of a history."""
+        return self._read_row("per_galaxy", self.row(id) if row is None else row)
+
+    @property
+    def predicted_flux(self) -> Array:
+        """Posterior prediction [N, 3, B] in maggies: 16th, 50th, 84th percentile."""
+        with open_results(self.path) as file:
+            if "predicted_flux" not in file:
+                return np.full((len(self), 3, len(self.band_names)), np.nan, np.float32)
+            return file["predicted_flux"][:]
+
+    def to_arviz(self, id: Any = None, *, row: int | None = None) -> Any:
+        """One galaxy as arviz InferenceData (a DataTree from arviz 1.0 on)."""
+        import arviz
+
+        row = self.row(id) if row is None else row
+        observed = {"flux": self.flux[row], "error": self.error[row], "kind": self.kind[row]}
+        groups: dict[str, Any] = {
+            "posterior": self.draws(row=row),
+            "sample_stats": {"lp": self.log_density(row=row)},
+            "observed_data": observed,
+        }
+        if int(arviz.__version__.split(".")[0]) >= 1:
+            return arviz.from_dict(groups)
+        return arviz.from_dict(**groups)
+
+    @cached_property
+    def table(self) -> QTable:
+        """A row per input row: id, redshift, percentiles, diagnostics, flag and its text."""
+        from astropy.table import QTable
+
+        table = QTable()
+        table[self._id_name] = self._id_values
+        redshift = self.redshift.copy()
+        free = np.isnan(redshift) & ((self.flags & flags.Flag.BAD_REDSHIFT) == 0)
+        if free.any() and "redshift" in self._summaries:
+            redshift[free] = self._summaries["redshift"][free, 1]
+        table["redshift"] = redshift
+        for name in self._tabulated():
+            values = self._summaries.get(name, np.full((len(self), 3), np.nan, np.float32))
+            for k, suffix in enumerate(("p16", "p50", "p84")):
+                self._add(table, f"{name}_{suffix}", values[:, k], name)
+        for name in ("chi2", "n_bands", "rhat_max", "ess_bulk_min", "ess_tail_min", "divergences"):
+            values = self._diagnostics.get(name, np.full(len(self), np.nan, np.float32))
+            self._add(table, name, values, name)
+        method = self._diagnostics.get("method", np.full(len(self), b""))
+        table["method"] = [m.decode() or "none" for m in method]
+        self._add(table, "flag", self.flags, "flag")
+        table["flag_text"] = [flags.text(flag) for flag in self.flags]
+        return table
+
+    def _tabulated(self) -> list[str]:
+        """The quantities every table has, then the model's further scalar derived ones."""
+        with open_results(self.path) as file:
+            derived = list(file.get("draws/derived", {}))
+        further = [name for name in derived if self._summaries[name].ndim == 2]
+        if "redshift" in self._summaries and np.isnan(self.redshift).all():
+            further.append("redshift")
+        return [*QUANTITIES, *(name for name in further if name not in QUANTITIES)]
+
+    @staticmethod
+    def _add(table: QTable, column: str, values: Array, name: str) -> None:
+        import astropy.units as u
+
+        table[column] = values * u.Unit(UNITS[name]) if name in UNITS else values
+        table[column].info.description = DESCRIPTIONS.get(name)
+
+    def write_table(self, path: str | Path) -> None:
+        """Write `table` as ECSV, FITS or CSV, by the suffix; a file of that name is replaced."""
+        from astropy.table import Table
+
+        path = Path(path)
+        check_table_path(path)
+        plain = Table(self.table)  # units as plain column attributes, which every reader knows
+        for name in plain.colnames:
+            column = self.table[name]
+            if getattr(column, "unit", None) is not None:
+                plain[name] = np.asarray(column.value)
+                plain[name].unit = column.unit
+                plain[name].description = column.info.description
+        new = path.with_name(path.stem + ".new" + path.suffix)
+        plain.write(new, format=TABLE_FORMATS[path.suffix.lower()], overwrite=True)
+        new.replace(path)
+
+
+def load_results(path: str | Path) -> Results:
+    """Open the result file of a catalogue fit.
+
+    Raises JaxsedError where it is not there, unfinished, damaged, foreign or from a newer version.
+    """
+    return Results(path)

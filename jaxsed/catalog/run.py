@@ -1,0 +1,300 @@
+"""Fit a catalogue: read it, hand it to the engine chunk by chunk, keep what comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import jaxsed
+from jaxsed.catalog.chunk import Engine, stored
+from jaxsed.catalog.config import Config, load_config
+from jaxsed.catalog.errors import JaxsedError
+from jaxsed.catalog.flags import NOT_FITTED
+from jaxsed.catalog.results import Results, check_table_path, load_results
+from jaxsed.catalog.tables import Observations, read_catalog
+from jaxsed.catalog.writer import ResultWriter, check_output
+
+if TYPE_CHECKING:
+    from jaxsed.sps.photometry import Filter
+
+
+def seeds_of(
+    seed: int, ids: Sequence[str], occurrence: Sequence[int] | NDArray[Any]
+) -> NDArray[np.uint32]:
+    """Two words [n, 2] of a random key per galaxy, from the run's seed and the galaxy's id alone.
+
+    Neither the order of the rows nor the batch enters; of rows with the same id, `occurrence` [n]
+    (0, 1, ...) tells which is meant.
+    """
+    words = np.empty((len(ids), 2), np.uint32)
+    for i, (name, count) in enumerate(zip(ids, occurrence, strict=True)):
+        digest = hashlib.sha256(f"{seed}\n{name}\n{int(count)}".encode()).digest()
+        words[i] = np.frombuffer(digest[:8], "<u4")
+    return words
+
+
+def load_filters(config: Config) -> tuple[Filter, ...]:
+    """The curve of each band.  Raises JaxsedError naming the band that has none."""
+    from jaxsed.sps.photometry import load_filter
+
+    filters = []
+    for band in config.bands:
+        try:
+            filters.append(load_filter(config.filter_source(band), wave_unit=band.wave_unit))
+        except JaxsedError:
+            raise
+        except (ValueError, OSError) as error:
+            raise JaxsedError(f"band {band.name!r}: {error}") from None
+    return tuple(filters)
+
+
+def _effective_wave(curve: Filter) -> float:
+    """Mean wavelength of a curve in Angstrom, weighted with its transmission."""
+    wave, trans = np.asarray(curve.wave, float), np.asarray(curve.trans, float)
+    return float(np.trapezoid(wave * trans, wave) / np.trapezoid(trans, wave))
+
+
+def _checksum(*arrays: Any) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        if array.dtype.kind == "U":  # the width of a text column is no part of the content
+            digest.update("\n".join(array.tolist()).encode())
+        else:
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _catalog_checksum(observations: Observations) -> str:
+    o = observations
+    return _checksum(o.id, o.redshift, o.flux, o.error, o.kind)
+
+
+def _engine_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an engine's provenance makes it another engine: the predictor and its checksums."""
+    return {k: v for k, v in provenance.items() if k == "predictor" or k.endswith("checksum")}
+
+
+def fit_catalog(
+    config: Config | str | Path,
+    catalog: str | Path,
+    output: str | Path,
+    table: str | Path | None = None,
+    *,
+    seed: int = 0,
+    engine: Engine | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    train: bool = False,
+    progress: bool = True,
+) -> Results:
+    """Fit every row of a catalogue and write posteriors to an HDF5 file.
+
+    config: a `Config`, or the path of one in TOML.
+    catalog: the table; see `jaxsed.catalog.tables.read_table` for the formats.
+    output: the HDF5 file; `table` the summary table (.ecsv, .fits or .csv) beside it.
+    seed: with a galaxy's id, decides its random numbers.
+    engine: what fits a chunk; by default the one that `config` describes.
+    resume: continue a killed run, which must be the same in catalogue, configuration and seed.
+    overwrite: replace an output that exists.
+    train: where no emulator covers the bands, train one first.
+    progress: tell what is done, on standard error.
+
+    Raises JaxsedError, before any sampling, for a problem with the configuration, the table or
+    an output.  A problem with one row is a flag on that row.
+    """
+    output, catalog = Path(output), Path(catalog)
+    check_output(output, resume=resume, overwrite=overwrite)
+    if output.exists() and catalog.exists() and output.samefile(catalog):
+        raise JaxsedError(f"the output {str(output)!r} is the catalogue itself.")
+    if table is not None:
+        check_table_path(Path(table))
+        if Path(table).exists() and not (resume or overwrite):
+            raise JaxsedError(f"the table {str(table)!r} exists: --overwrite replaces it.")
+        if catalog.exists() and Path(table).exists() and Path(table).samefile(catalog):
+            raise JaxsedError(f"the table {str(table)!r} is the catalogue itself.")
+    if not isinstance(config, Config):
+        config = load_config(config)
+    observations = read_catalog(catalog, config)
+    filters = load_filters(config)
+    say = _speaker(progress)
+    for note in observations.notes:
+        say(note)
+
+    writer = ResultWriter(output, resume=resume, overwrite=overwrite)
+    writer.agree(
+        {
+            "jaxsed version": jaxsed.__version__,
+            "configuration": config.checksum(),
+            "catalogue": _catalog_checksum(observations),
+            "filters": _checksum(*(a for f in filters for a in (f.wave, f.trans))),
+            "seed": seed,
+        }
+    )
+    if writer.finished:
+        say(f"{output} is complete.")
+    else:
+        if engine is None:
+            engine = _default_engine(config, filters, train=train, report=say)
+        provenance = dict(getattr(engine, "provenance", {}))
+        writer.agree(_engine_identity(provenance))
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        _fit_chunks(engine, observations, config, writer, seed=seed, progress=progress)
+        writer.finish(
+            observations,
+            {
+                "jaxsed_version": jaxsed.__version__,
+                "config": config.text,
+                "catalog_path": str(catalog.resolve()),
+                "seed": seed,
+                "date": started,
+                **_environment(),
+                **writer.identity,
+                **provenance,
+            },
+            waves=[_effective_wave(f) for f in filters],
+        )
+    results = load_results(output)
+    if table is not None:
+        results.write_table(table)
+    return results
+
+
+def _default_engine(
+    config: Config, filters: Sequence[Filter], *, train: bool, report: Callable[[str], None]
+) -> Engine:
+    from jaxsed.catalog.engine import make_engine
+
+    try:
+        return make_engine(config, filters, train=train, report=report)
+    except JaxsedError:
+        raise
+    except ValueError as error:  # the builders' own messages are for the user
+        raise JaxsedError(str(error)) from error
+
+
+def _environment() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("jax", "numpyro", "blackjax", "numpy", "astropy", "h5py")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{f"{name}_version": version(name) for name in names},
+    }
+
+
+def _fit_chunks(
+    engine: Engine,
+    observations: Observations,
+    config: Config,
+    writer: ResultWriter,
+    *,
+    seed: int,
+    progress: bool,
+) -> None:
+    """Fit the rows that can be fitted, `batch` at a time, leaving out chunks already kept."""
+    rows = np.flatnonzero((observations.flag & int(NOT_FITTED)) == 0)
+    size = config.sampler.batch
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    with _progress(len(rows), progress) as advance:
+        for number, chunk in enumerate(chunks):
+            if writer.has(number):
+                advance(len(chunk), 0.0)
+                continue
+            part = observations.rows(chunk)
+            clock = time.perf_counter()
+            ids = [str(name) for name in part.id]
+            try:
+                result = engine(ids, part, seeds_of(seed, ids, part.occurrence))
+            except BaseException as error:
+                error.add_note(
+                    f"While fitting rows {chunk[0]} to {chunk[-1]}. Finished chunks are kept in "
+                    f"{str(writer.parts)!r}: --resume continues from them."
+                )
+                raise
+            seconds = time.perf_counter() - clock
+            tree = stored(result, part.flag, config.output.draws)
+            writer.write(number, chunk, tree, seconds=seconds)
+            advance(len(chunk), seconds)
+
+
+# ------------------------------------------------------------------ telling the user
+
+
+def _speaker(progress: bool) -> Callable[[str], None]:
+    if not progress:
+        return lambda line: None
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    return lambda line: console.print(line, markup=False, soft_wrap=True)
+
+
+def rate_and_rest(
+    done: Sequence[tuple[int, float]], remaining: int
+) -> tuple[float | None, float | None]:
+    """Galaxies per second and seconds left, from (galaxies, seconds) of the chunks so far.
+
+    The first chunk holds the compilation, so it counts only while it is the only one.
+    """
+    timed = [(n, s) for n, s in done if s > 0]
+    timed = timed[1:] or timed
+    seconds = sum(s for _, s in timed)
+    if seconds == 0:
+        return None, None
+    rate = sum(n for n, _ in timed) / seconds
+    return rate, remaining / rate
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def _progress(total: int, shown: bool) -> Iterator[Callable[[int, float], None]]:
+    """A bar on a terminal, a line per chunk elsewhere; yields advance(galaxies, seconds)."""
+    done: list[tuple[int, float]] = []
+
+    def words() -> str:
+        count = sum(n for n, _ in done)
+        rate, rest = rate_and_rest(done, total - count)
+        if rate is None or rest is None:
+            return f"{count}/{total} galaxies"
+        return f"{count}/{total} galaxies, {rate:.3g} galaxies/s, {_clock(rest)} left"
+
+    if not shown or total == 0:
+        yield lambda n, seconds: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+
+        def tell(n: int, seconds: float) -> None:
+            done.append((n, seconds))
+            console.print(words(), markup=False, soft_wrap=True)
+
+        yield tell
+        return
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(f"0/{total} galaxies, compiling", total=total)
+
+        def advance(n: int, seconds: float) -> None:
+            done.append((n, seconds))
+            bar.update(task, advance=n, description=words())
+
+        yield advance
