@@ -9,6 +9,7 @@ no table, no loop, differentiable in the redshift and in the cosmology.
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax import Array
 
 from jaxsed.constants import HUBBLE_DISTANCE, HUBBLE_TIME, K_BOLTZMANN_EV
 
@@ -39,11 +40,11 @@ class Cosmology:
     ``m_nu`` and two are massless, which is what astropy's Planck 2013 and 2015 have.
     """
 
-    h: float  # H0 / (100 km/s/Mpc)
-    omega_m: float
-    t_cmb: float = 2.7255  # K
-    n_eff: float = 3.046
-    m_nu: float = 0.0  # eV, of the one massive species
+    h: Array | float  # H0 / (100 km/s/Mpc)
+    omega_m: Array | float
+    t_cmb: Array | float = 2.7255  # K
+    n_eff: Array | float = 3.046
+    m_nu: Array | float = 0.0  # eV, of the one massive species
 
 
 #: Planck Collaboration XIII (2016), table 4, "TT, TE, EE + lowP + lensing + ext".
@@ -54,7 +55,7 @@ PLANCK13 = Cosmology(h=0.6777, omega_m=0.30712, t_cmb=2.7255, n_eff=3.046, m_nu=
 WMAP9 = Cosmology(h=0.6932, omega_m=0.2865, t_cmb=2.725, n_eff=3.04, m_nu=0.0)
 
 
-def _radiation(a, cosmo):
+def _radiation(a: Array | float, cosmo: Cosmology) -> Array:
     """Photons and neutrinos: their density times a^4, over today's critical density."""
     omega_gamma = _OMEGA_GAMMA_H2_PER_T4 * cosmo.t_cmb**4 / cosmo.h**2
     m_over_t = _KOMATSU_K * cosmo.m_nu / (K_BOLTZMANN_EV * _T_NU_OVER_T_CMB * cosmo.t_cmb)
@@ -62,31 +63,31 @@ def _radiation(a, cosmo):
     return omega_gamma * (1.0 + _FERMI_DIRAC * cosmo.n_eff / 3.0 * (2.0 + massive))
 
 
-def _expansion(a, cosmo):
+def _expansion(a: Array, cosmo: Cosmology) -> Array:
     """a^4 E(a)^2 with E = H/H0: the polynomial the integrands share."""
     omega_lambda = 1.0 - cosmo.omega_m - _radiation(1.0, cosmo)
     return _radiation(a, cosmo) + cosmo.omega_m * a + omega_lambda * a**4
 
 
-def _gauss_nodes(start, length):
+def _gauss_nodes(start: Array | float, length: Array) -> tuple[Array, Array]:
     nodes = jnp.asarray(_NODES, dtype=jnp.result_type(float))
     weights = jnp.asarray(_WEIGHTS, dtype=jnp.result_type(float))
     return start + length * nodes, length * weights
 
 
-def _sqrt_a_and_gap(z):
+def _sqrt_a_and_gap(z: Array) -> tuple[Array, Array]:
     """x = sqrt(a) and 1 - x, the latter without cancellation at small z."""
     half_log = 0.5 * jnp.log1p(z)
     return jnp.exp(-half_log), -jnp.expm1(-half_log)
 
 
-def hubble(z, cosmo=PLANCK15):
+def hubble(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Expansion rate H(z) [km/s/Mpc]."""
     a = 1.0 / (1.0 + jnp.asarray(z, dtype=float))
     return 100.0 * cosmo.h * jnp.sqrt(_expansion(a, cosmo)) / a**2
 
 
-def age(z, cosmo=PLANCK15):
+def age(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Age of the Universe at redshift ``z`` (scalar, 0 <= z <= 20) [Gyr]."""
     x_end, _ = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
     x, dx = _gauss_nodes(0.0, x_end)
@@ -94,7 +95,7 @@ def age(z, cosmo=PLANCK15):
     return HUBBLE_TIME / cosmo.h * integral
 
 
-def lookback_time(z, cosmo=PLANCK15):
+def lookback_time(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Time from redshift ``z`` (scalar, 0 <= z <= 20) to today [Gyr], exact as z -> 0."""
     x_start, gap = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
     x, dx = _gauss_nodes(x_start, gap)
@@ -102,7 +103,7 @@ def lookback_time(z, cosmo=PLANCK15):
     return HUBBLE_TIME / cosmo.h * integral
 
 
-def comoving_distance(z, cosmo=PLANCK15):
+def comoving_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Line-of-sight comoving distance to redshift ``z`` (scalar, 0 <= z <= 20) [Mpc]."""
     x_start, gap = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
     x, dx = _gauss_nodes(x_start, gap)
@@ -110,12 +111,12 @@ def comoving_distance(z, cosmo=PLANCK15):
     return HUBBLE_DISTANCE / cosmo.h * integral
 
 
-def luminosity_distance(z, cosmo=PLANCK15):
+def luminosity_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Luminosity distance of redshift ``z`` (scalar, 0 <= z <= 20) [Mpc]; 0 at z = 0."""
     return (1.0 + jnp.asarray(z, dtype=float)) * comoving_distance(z, cosmo)
 
 
-def distance_modulus(z, cosmo=PLANCK15):
+def distance_modulus(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Distance modulus 5 log10(d_L / 10 pc) [mag].
 
     A distance below 10 pc (z < 2e-9) counts as 10 pc, so that the value and its gradient stay

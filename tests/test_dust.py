@@ -13,14 +13,8 @@ WAVE = np.geomspace(91.0, 1e6, 400)
 
 
 @pytest.fixture
-def att_curves():
-    """The attenuation curves of DSPS, whose import would leave 64-bit on for every later test."""
-    before = jax.config.jax_enable_x64
-    try:
-        from dsps.dust import att_curves as module
-    finally:
-        jax.config.update("jax_enable_x64", before)
-    return module
+def att_curves(import_dsps):
+    return import_dsps("dsps.dust.att_curves")
 
 
 def _fsps_dust_type_4(wave, delta):

@@ -5,9 +5,14 @@ A_V = 1.086 tau_V.  What depends on the wavelength alone is computed once, when 
 a call costs one exponential per wavelength.
 """
 
+from types import ModuleType
+from typing import Any, Self
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
 
 #: Age below which stars sit in their birth cloud [Gyr]: 100 Myr in PROVABGS (Hahn+ 2022) ...
 BIRTH_CLOUD_AGE_GYR = 0.1
@@ -21,7 +26,7 @@ _RV_CALZETTI = 4.05
 _BUMP_CENTRE, _BUMP_WIDTH = 2175.0, 350.0  # Angstrom
 
 
-def _checked_wave(wave):
+def _checked_wave(wave: ArrayLike) -> np.ndarray:
     wave = np.asarray(wave, dtype=float)
     if wave.ndim != 1 or wave.size == 0 or not np.all(np.isfinite(wave) & (wave > 0)):
         raise ValueError(
@@ -32,14 +37,14 @@ def _checked_wave(wave):
     return wave
 
 
-def _calzetti(wave, xp):
+def _calzetti(wave: Any, xp: ModuleType) -> Any:
     y = 1e4 / wave  # 1 / micron
     blue = 2.659 * (-2.156 + 1.509 * y - 0.198 * y**2 + 0.011 * y**3) + _RV_CALZETTI
     red = 2.659 * (-1.857 + 1.040 * y) + _RV_CALZETTI
     return xp.maximum(xp.where(wave < 6300.0, blue, red), 0.0) / _RV_CALZETTI
 
 
-def calzetti(wave):
+def calzetti(wave: ArrayLike) -> Array:
     """Calzetti+ 2000 (ApJ 533, 682, eq. 4) curve k'(wave)/4.05, [wave] -> [wave].
 
     Published from 1200 Angstrom to 2.2 micron.  As in FSPS, both formulae are continued as they
@@ -50,24 +55,34 @@ def calzetti(wave):
     return _calzetti(jnp.asarray(wave, dtype=float), jnp)
 
 
-def bump_strength(dust_index):
+def bump_strength(dust_index: Array | float) -> Array | float:
     """Strength E_b of the 2175 Angstrom bump tied to the slope (Kriek & Conroy 2013, eq. 3)."""
     return 0.85 - 1.9 * dust_index
+
+
+def _outer(scalar, vector):
+    """scalar * vector, as a matrix product (see `KriekConroyCurve.depth`)."""
+    return jnp.asarray(scalar, dtype=vector.dtype)[None] @ vector[None]
 
 
 @struct.dataclass
 class PowerLawCurve:
     """k(wave) = (wave / 5500)^index, as in Charlot & Fall (2000)."""
 
-    ln_wave_ratio: jnp.ndarray  # [wave] ln(wave / 5500)
+    ln_wave_ratio: Array  # [wave] ln(wave / 5500)
 
     @classmethod
-    def build(cls, wave):
+    def build(cls, wave: ArrayLike) -> Self:
         """The curve on ``wave`` [wave] (Angstrom); ValueError unless positive and 1-d."""
         return cls(jnp.asarray(np.log(_checked_wave(wave) / WAVE_V), dtype=float))
 
-    def __call__(self, dust_index):
-        return jnp.exp(dust_index * self.ln_wave_ratio)
+    def __call__(self, dust_index: Array | float) -> Array:
+        """k [wave] for this exponent."""
+        return self.depth(1.0, dust_index)
+
+    def depth(self, dust2, dust_index):
+        """Optical depth dust2 k [wave]."""
+        return dust2 * jnp.exp(_outer(dust_index, self.ln_wave_ratio))
 
 
 @struct.dataclass
@@ -84,12 +99,12 @@ class KriekConroyCurve:
     bump (delta > 0.45) would make k negative, beyond 3 micron, k is zero.
     """
 
-    calzetti: jnp.ndarray  # [wave] k'(wave) / 4.05
-    bump: jnp.ndarray  # [wave] D(wave) / 4.05 for E_b = 1
-    ln_wave_ratio: jnp.ndarray  # [wave] ln(wave / 5500)
+    calzetti: Array  # [wave] k'(wave) / 4.05
+    bump: Array  # [wave] D(wave) / 4.05 for E_b = 1
+    ln_wave_ratio: Array  # [wave] ln(wave / 5500)
 
     @classmethod
-    def build(cls, wave):
+    def build(cls, wave: ArrayLike) -> Self:
         """The curve on ``wave`` [wave] (Angstrom); ValueError unless positive and 1-d."""
         wave = _checked_wave(wave)
         squared_width = (_BUMP_WIDTH * wave) ** 2
@@ -97,24 +112,36 @@ class KriekConroyCurve:
         parts = _calzetti(wave, np), bump / _RV_CALZETTI, np.log(wave / WAVE_V)
         return cls(*(jnp.asarray(part, dtype=float) for part in parts))
 
-    def __call__(self, dust_index, *, bump=None):
+    def __call__(self, dust_index: Array | float, *, bump: Array | float | None = None) -> Array:
         """k [wave] for slope ``dust_index`` (delta); ``bump`` overrides the tied E_b."""
+        return self.depth(1.0, dust_index, bump=bump)
+
+    def depth(self, dust2, dust_index, *, bump=None):
+        """Optical depth dust2 k [wave].
+
+        Written as products of small matrices: their derivatives are matrix products too, five
+        times faster on a CPU than the sums over wavelength of the scalar form.
+        """
         strength = bump_strength(dust_index) if bump is None else bump
-        unsloped = jnp.maximum(self.calzetti + strength * self.bump, 0.0)
-        return unsloped * jnp.exp(dust_index * self.ln_wave_ratio)
+        parts = jnp.stack([jnp.asarray(dust2, dtype=self.bump.dtype), dust2 * strength])
+        unsloped = jnp.maximum(parts @ jnp.stack([self.calzetti, self.bump]), 0.0)
+        return unsloped * jnp.exp(_outer(dust_index, self.ln_wave_ratio))
 
 
-def kriek_conroy(wave, dust_index):
+def kriek_conroy(wave: ArrayLike, dust_index: Array | float) -> Array:
     """``KriekConroyCurve`` in one call: wave [wave] (Angstrom), slope -> k [wave]."""
     return KriekConroyCurve.build(wave)(dust_index)
 
 
-def power_law(wave, dust_index):
+def power_law(wave: ArrayLike, dust_index: Array | float) -> Array:
     """``PowerLawCurve`` in one call: wave [wave] (Angstrom), slope -> k [wave]."""
     return PowerLawCurve.build(wave)(dust_index)
 
 
-_CURVES = {"kriek_conroy": KriekConroyCurve, "power_law": PowerLawCurve}
+_CURVES: dict[str, type[KriekConroyCurve] | type[PowerLawCurve]] = {
+    "kriek_conroy": KriekConroyCurve,
+    "power_law": PowerLawCurve,
+}
 
 
 @struct.dataclass
@@ -128,10 +155,12 @@ class CharlotFall:
     """
 
     diffuse: KriekConroyCurve | PowerLawCurve
-    birth_cloud: jnp.ndarray  # [wave] (wave / 5500)^birth_index
+    birth_cloud: Array  # [wave] (wave / 5500)^birth_index
 
     @classmethod
-    def build(cls, wave, *, diffuse="kriek_conroy", birth_index=-1.0):
+    def build(
+        cls, wave: ArrayLike, *, diffuse: str = "kriek_conroy", birth_index: float = -1.0
+    ) -> Self:
         """The screens on ``wave`` [wave] (Angstrom).
 
         ``diffuse`` names the curve of the diffuse dust: "kriek_conroy" or "power_law".
@@ -144,7 +173,9 @@ class CharlotFall:
         birth_cloud = jnp.asarray((wave / WAVE_V) ** birth_index, dtype=float)
         return cls(_CURVES[diffuse].build(wave), birth_cloud)
 
-    def __call__(self, dust1, dust2, dust_index):
+    def __call__(
+        self, dust1: Array | float, dust2: Array | float, dust_index: Array | float
+    ) -> tuple[Array, Array]:
         """Transmission of young and of old starlight, each [wave] in (0, 1]."""
-        old = jnp.exp(-dust2 * self.diffuse(dust_index))
-        return old * jnp.exp(-dust1 * self.birth_cloud), old
+        old = jnp.exp(-self.diffuse.depth(dust2, dust_index))
+        return old * jnp.exp(-_outer(dust1, self.birth_cloud)), old
