@@ -1,5 +1,9 @@
 """The loop over a catalogue: chunks, seeds, interruption and resumption, identity of a run."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fake_engine import CONFIG, FakeEngine, write_inputs
@@ -76,6 +80,33 @@ def test_killed_run_is_continued_from_its_chunks(inputs, tmp_path):
     expected = fit_catalog(config, catalog, whole, engine=FakeEngine(), progress=False)
     for name in expected.quantities:
         np.testing.assert_array_equal(resumed.summary(name), expected.summary(name))
+
+
+def test_killed_without_warning_while_writing(inputs, tmp_path):
+    catalog, config = inputs
+    output = tmp_path / "r.h5"
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import h5py
+from fake_engine import FakeEngine
+from jaxsed.catalog.run import fit_catalog
+
+class Dies(FakeEngine):
+    def __call__(self, *arguments):
+        if len(self.calls) == 1:
+            h5py.File = lambda path, mode: (open(path, "wb").write(b"half"), os._exit(9))
+        return super().__call__(*arguments)
+
+fit_catalog({str(config)!r}, {str(catalog)!r}, {str(output)!r}, engine=Dies(), progress=False)
+"""
+    repository = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True)
+    assert done.returncode == 9, done.stderr
+    engine = FakeEngine()
+    results = fit_catalog(config, catalog, output, engine=engine, resume=True, progress=False)
+    assert [len(ids) for ids in engine.calls] == [4, 2]
+    assert (results.flags == 0).all()
 
 
 def test_resuming_a_finished_run_fits_nothing_and_writes_the_table(inputs, tmp_path):
@@ -201,3 +232,24 @@ def test_config_object_is_accepted(inputs, tmp_path):
     assert len(
         fit_catalog(checked, catalog, tmp_path / "r.h5", engine=FakeEngine(), progress=False)
     )
+
+
+def test_real_goodss_run_gives_the_table_that_is_scored(shared_data, tmp_path):
+    tools, folder = shared_data.parent / "tools", shared_data / "galaxies"
+    if not tools.is_dir():
+        pytest.skip(f"no {tools}")
+    config, table = tmp_path / "c.toml", tmp_path / "r.ecsv"
+    curves = shared_data / "filters" / "goodss"
+    subprocess.run([sys.executable, tools / "goodss_config.py", curves, config], check=True)
+    results = fit_catalog(
+        config, folder / "goodss_z1_photometry.dat", tmp_path / "r.h5", table,
+        engine=FakeEngine(), progress=False,
+    )  # fmt: skip
+    assert (len(results), len(results.band_names)) == (186, 17)
+    assert (results.flags == 0).all()
+    assert results.band_wave[2] == pytest.approx(4350, abs=100)  # ACS F435W
+    scored = subprocess.run(
+        [sys.executable, tools / "compare_goodss.py", table, folder / "goodss_z1_codes.ecsv"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert scored.stdout.startswith("pass 1.000; prospector n 18"), scored.stderr

@@ -1,0 +1,93 @@
+"""What to cite: the work behind each component, and which components a configuration uses."""
+
+from __future__ import annotations
+
+from jaxsed.catalog.config import Config
+
+# component -> what it is here, and its references
+CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "provabgs": (
+        "PROVABGS physics: star formation and metallicity histories, priors",
+        (
+            "Hahn, C., Kwon, K. J., Tojeiro, R., et al. 2023, ApJ, 945, 16 (arXiv:2202.01809)",
+            "Kwon, K. J., Hahn, C., & Alsing, J. 2023, ApJS, 265, 23 (arXiv:2209.14323)",
+        ),
+    ),
+    "prospector": (
+        "continuity star formation history, mass-metallicity prior",
+        (
+            "Leja, J., Carnall, A. C., Johnson, B. D., et al. 2019, ApJ, 876, 3",
+            "Johnson, B. D., Leja, J., Conroy, C., & Speagle, J. S. 2021, ApJS, 254, 22",
+            "Gallazzi, A., Charlot, S., Brinchmann, J., White, S. D. M., & Tremonti, C. A. 2005, "
+            "MNRAS, 362, 41",
+        ),
+    ),
+    "emulator": (
+        "photometric emulators, arsinh magnitudes, likelihood",
+        ("Mathews, E. P., Leja, J., et al. 2023, ApJ, 954, 132 (arXiv:2306.16442)",),
+    ),
+    "pegase2": (
+        "stellar populations with nebular emission",
+        (
+            "Fioc, M., & Rocca-Volmerange, B. 1997, A&A, 326, 950",
+            "Fioc, M., & Rocca-Volmerange, B. 1999, arXiv:astro-ph/9912179",
+            "Kroupa, P. 2001, MNRAS, 322, 231",
+        ),
+    ),
+    "dust": (
+        "dust attenuation",
+        (
+            "Charlot, S., & Fall, S. M. 2000, ApJ, 539, 718",
+            "Kriek, M., & Conroy, C. 2013, ApJL, 775, L16",
+            "Calzetti, D., Armus, L., Bohlin, R. C., et al. 2000, ApJ, 533, 682",
+        ),
+    ),
+    "inoue2014": (
+        "intergalactic absorption",
+        ("Inoue, A. K., Shimizu, I., Iwata, I., & Tanaka, M. 2014, MNRAS, 442, 1805",),
+    ),
+    "madau1995": ("intergalactic absorption", ("Madau, P. 1995, ApJ, 441, 18",)),
+    "planck15": ("cosmology", ("Planck Collaboration XIII 2016, A&A, 594, A13",)),
+    "planck13": ("cosmology", ("Planck Collaboration XVI 2014, A&A, 571, A16",)),
+    "wmap9": ("cosmology", ("Hinshaw, G., Larson, D., Komatsu, E., et al. 2013, ApJS, 208, 19",)),
+    "nuts": (
+        "sampler",
+        (
+            "Hoffman, M. D., & Gelman, A. 2014, Journal of Machine Learning Research, 15, 1593",
+            "Phan, D., Pradhan, N., & Jankowiak, M. 2019, arXiv:1912.11554 (NumPyro)",
+        ),
+    ),
+    "diagnostics": (
+        "convergence diagnostics",
+        (
+            "Vehtari, A., Gelman, A., Simpson, D., Carpenter, B., & Bürkner, P.-C. 2021, Bayesian "
+            "Analysis, 16, 667",
+            "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
+        ),
+    ),
+    "software": (
+        "libraries",
+        (
+            "Bradbury, J., Frostig, R., Hawkins, P., et al. 2018, JAX: composable transformations "
+            "of Python+NumPy programs",
+            "Astropy Collaboration 2022, ApJ, 935, 167",
+            "Harris, C. R., Millman, K. J., et al. 2020, Nature, 585, 357 (NumPy)",
+            "Johnson, B. D. 2019, Astrophysics Source Code Library, ascl:1905.026 (sedpy)",
+        ),
+    ),
+}
+
+
+def components(config: Config | None = None, *, predictor: str | None = None) -> list[str]:
+    """Names in `CITATIONS` that a run used; all of them without a configuration.
+
+    `predictor` is what the run recorded: "emulator" or "physics".
+    """
+    if config is None:
+        return list(CITATIONS)
+    model = config.model
+    used = {model.physics, model.ssp, "dust", model.igm, model.cosmology, config.sampler.method}
+    used |= {"diagnostics", "software"}
+    if predictor != "physics":
+        used.add("emulator")
+    return [name for name in CITATIONS if name in used]

@@ -1,0 +1,274 @@
+"""The command ``jaxsed``.
+
+Everything heavy is imported inside the commands, so that ``--help`` is quick and so that
+`use_all_cores` acts before JAX starts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from jaxsed import __version__
+from jaxsed.catalog.errors import JaxsedError
+
+if TYPE_CHECKING:
+    from jaxsed.catalog.results import Results
+
+app = typer.Typer(
+    help="Fit galaxy SEDs: posteriors of mass, star formation, metallicity, age and dust.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DEVICE_COUNT = "--xla_force_host_platform_device_count"
+# what the package cannot do without, and what only a part of it needs
+REQUIRED = ("jax", "flax", "optax", "numpyro", "blackjax", "astropy", "h5py", "sedpy")
+OPTIONAL = {"distrax": "the normalising flows", "arviz": "to_arviz", "matplotlib": "plots"}
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_all_cores() -> None:
+    """Make one JAX device of each core, for galaxies to be shared out to.
+
+    Acts on the environment, so it must come before JAX is imported; a device count that the user
+    set in XLA_FLAGS stays.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if DEVICE_COUNT not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {DEVICE_COUNT}={cores()}".strip()
+
+
+@app.command()
+def fit(
+    catalog: Annotated[Path, typer.Argument(help="FITS, ECSV, CSV, VOTable, parquet, HDF5, text")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="TOML: columns, units, filters")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HDF5: draws and all else")],
+    table: Annotated[
+        Path | None, typer.Option("--table", "-t", help="summary table: .ecsv, .fits or .csv")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="with a galaxy's id, decides its random numbers")] = 0,
+    train: Annotated[
+        bool, typer.Option("--train", help="train an emulator where none covers the bands")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue a killed run")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no summary")] = False,
+) -> None:
+    """Fit every row of a catalogue; each gets a posterior or a flag that says why not."""
+    use_all_cores()
+    from jaxsed.catalog.run import fit_catalog
+
+    try:
+        results = fit_catalog(
+            config,
+            catalog,
+            output,
+            table,
+            seed=seed,
+            train=train,
+            resume=resume,
+            overwrite=overwrite,
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nStopped. --resume continues {output} from the chunks that are done.", err=True
+        )
+        raise typer.Exit(130) from None
+    if not quiet:
+        _print_summary(results, table)
+
+
+def _print_summary(results: Results, table: Path | None) -> None:
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxsed.catalog.flags import NOT_FITTED, TEXT
+
+    console = Console(highlight=False)
+    flags = results.flags
+    fitted = int(np.count_nonzero((flags & int(NOT_FITTED)) == 0))
+    seconds = np.atleast_1d(results.provenance["chunk_seconds"])
+    console.print(
+        f"{len(results)} rows: {fitted} fitted, {int(np.count_nonzero(flags == 0))} without a flag."
+    )
+    if flags.any():
+        view = Table("flag", "rows", "meaning")
+        for bit, words in TEXT.items():
+            count = int(np.count_nonzero(flags & int(bit)))
+            if count:
+                view.add_row(str(int(bit)), str(count), words)
+        console.print(view)
+    if seconds.size:
+        total = max(float(seconds.sum()), 1e-9)
+        console.print(
+            f"Sampling took {total:.1f} s, {fitted / total:.3g} galaxies/s "
+            f"(first chunk, with compilation: {seconds[0]:.1f} s)."
+        )
+    console.print(f"Posteriors: {results.path}", soft_wrap=True)
+    if table is not None:
+        console.print(f"Table: {table}", soft_wrap=True)
+
+
+class Check(NamedTuple):
+    """One line of ``jaxsed doctor``."""
+
+    name: str
+    found: str
+    ok: bool
+    required: bool = True
+
+
+def library_checks() -> list[Check]:
+    """Whether each library imports, and its version."""
+    from importlib import import_module
+    from importlib.metadata import PackageNotFoundError, version
+
+    checks = []
+    for name in (*REQUIRED, *OPTIONAL):
+        required = name in REQUIRED
+        try:
+            import_module(name)
+            found, ok = version("astro-sedpy" if name == "sedpy" else name), True
+        except PackageNotFoundError:
+            # the unrelated PyPI package `sedpy` fills the same folder
+            found, ok = "installed from elsewhere; jaxsed needs astro-sedpy", False
+        except Exception as error:  # a broken dependency raises anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            found, ok = f"does not import: {reason}", False
+            if not required:
+                found += f" (only {OPTIONAL[name]} need it)"
+        checks.append(Check(name, found, ok, required))
+    return checks
+
+
+def device_checks() -> list[Check]:
+    """Devices, precision and what the environment sets."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    devices = jax.devices()
+    kinds = ", ".join(sorted({f"{d.platform} ({d.device_kind})" for d in devices}))
+    numbers = np.random.default_rng(0).normal(size=(2, 256, 256))
+    product = jnp.asarray(numbers[0], "float32") @ jnp.asarray(numbers[1], "float32")
+    exact = numbers[0] @ numbers[1]
+    error = float(np.abs(np.asarray(product, float) - exact).max() / np.abs(exact).max())
+    sps_home = os.environ.get("SPS_HOME")
+    return [
+        Check("devices", f"{len(devices)} x {kinds}; {cores()} cores", True),
+        Check("default precision", str(jnp.zeros(()).dtype), True),
+        # TensorFloat-32 has 10 bits: errors of 1e-3
+        Check("float32 product", f"relative error {error:.1e}", error < 1e-5),
+        Check("SPS_HOME", sps_home or "not set (only for building grids with FSPS)", True),
+    ]
+
+
+@app.command()
+def doctor() -> None:
+    """Look at the environment: versions, devices, precision.  Exit 1 if jaxsed cannot work."""
+    use_all_cores()
+    from rich.console import Console
+    from rich.table import Table
+
+    checks = [
+        Check("jaxsed", __version__, True),
+        Check("python", f"{platform.python_version()} on {platform.platform()}", True),
+        *library_checks(),
+    ]
+    broken = any(check.required and not check.ok for check in checks)
+    if not broken:
+        checks += device_checks()
+        broken = any(check.required and not check.ok for check in checks)
+    view = Table("", "found", "")
+    for check in checks:
+        verdict = "ok" if check.ok else "PROBLEM" if check.required else "not usable"
+        view.add_row(check.name, check.found, verdict)
+    Console(highlight=False).print(view)
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cite(
+    run: Annotated[Path | None, typer.Argument(help="a result file: only what it used")] = None,
+) -> None:
+    """Print the work to cite, by component; with a result file, only what that run used."""
+    from jaxsed.catalog.citations import CITATIONS, components
+
+    names = components()
+    if run is not None:
+        from jaxsed.catalog.config import parse_config
+        from jaxsed.catalog.results import load_results
+
+        provenance = load_results(run).provenance
+        config = parse_config(provenance["config"], source=f"configuration in {run}")
+        names = components(config, predictor=provenance.get("predictor"))
+    typer.echo(f"jaxsed {__version__}: The jaxsed developers")
+    for name in names:
+        what, references = CITATIONS[name]
+        typer.echo(f"\n{name}: {what}")
+        for reference in references:
+            typer.echo(f"  {reference}")
+
+
+@app.command()
+def info() -> None:
+    """List the shipped components: what each is, its size, its checksum and its source."""
+    from importlib.resources import as_file, files
+
+    import h5py
+    from rich.console import Console
+    from rich.table import Table
+
+    view = Table("file", "what", "MB", "checksum", "source")
+    with as_file(files("jaxsed") / "weights") as folder:
+        for path in sorted(folder.glob("*.h5")):
+            try:
+                with h5py.File(path) as file:
+                    known = dict(file.attrs)
+            except OSError as error:
+                raise JaxsedError(f"the shipped file {path} is damaged ({error}).") from None
+            what = known.get("title") or known.get("kind") or known.get("format", "")
+            checksum = str(known.get("sha256") or known.get("checksum") or "")[:12]
+            size = f"{path.stat().st_size / 1e6:.2f}"
+            view.add_row(path.name, str(what), size, checksum, str(known.get("citation", "")))
+    Console(highlight=False).print(view)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jaxsed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="and exit")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a `JaxsedError` is told in words, with exit status 1."""
+    try:
+        app(arguments)
+    except JaxsedError as error:
+        typer.echo(f"jaxsed: {error}", err=True)
+        sys.exit(1)
