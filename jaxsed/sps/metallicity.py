@@ -1,0 +1,43 @@
+"""Metallicities as weights on the metallicity axis of an SSP grid."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax.numpy as jnp
+from jax import Array
+from jax.lax import erf
+
+from jaxsed.sps.sfh import INV_SQRT_2PI, SQRT_HALF
+
+SCATTER_DEX = 0.1
+"""Default scatter of the metallicity of stars of one age, in dex."""
+
+
+def weights(log_z: Array, nodes: Array, scatter: float = SCATTER_DEX) -> Array:
+    """Weights of the metallicity nodes for stars with lognormally distributed metallicity.
+
+    Linear interpolation in log Z, averaged over a Gaussian of width `scatter`: positive, summing
+    to one, and smooth in `log_z` to every order, where plain linear interpolation has kinks
+    that hold a Hamiltonian sampler up.  Beyond the grid the end nodes are used.
+
+    Args:
+        log_z: [age] log10 of the mean metallicity.
+        nodes: [met] log10 metallicities of the grid, increasing.
+        scatter: dex.
+
+    Returns:
+        [met, age].
+    """
+    gap = jnp.diff(nodes)
+    # The Gaussian average of max(0, node - z): a ramp without its kink.  Rows are kept apart
+    # (few metallicities, many ages) because that is what compiles to fast code.
+    ramp = [_ramp((node - log_z) / scatter) * scatter for node in nodes]
+    below = [(high - low) / gap[k] for k, (low, high) in enumerate(itertools.pairwise(ramp))]
+    between = [high - low for low, high in itertools.pairwise(below)]
+    return jnp.stack([below[0], *between, 1 - below[-1]])
+
+
+def _ramp(x: Array) -> Array:
+    """Mean of max(0, x + e) over a standard-normal e."""
+    return x * (0.5 + 0.5 * erf(x * SQRT_HALF)) + INV_SQRT_2PI * jnp.exp(-0.5 * x**2)
