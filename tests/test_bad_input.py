@@ -76,7 +76,7 @@ ROWS = {
     "blank band": (cell("g_flux", ""), 0, 4, "1 fluxes left out: NaN or blank"),
     "declared error sentinel": (cell("g_err", "-99"), 0, 4, "error below -90"),
     "undeclared sentinel": (
-        cells(g_flux="-99", g_err="-99.0"), 0, 4, "error below -90 (missing_error_below)",
+        cells(g_flux="-99", g_err="99.0"), 0, 4, "recognised sentinel (not declared)",
     ),
     "undeclared flux sentinel": (cells(g_flux="9.9e99"), 0, 4, "recognised sentinel"),
     "infinite flux": (cell("g_flux", "inf"), Flag.BAD_PHOTOMETRY, 4, "infinite flux"),

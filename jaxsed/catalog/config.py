@@ -280,7 +280,7 @@ def _section(cls: type[Section], where: str, raw: Any) -> Section:
         try:
             values[key] = fields[key].metadata["check"](value)
         except ValueError as error:
-            raise JaxsedError(f"{where}: {key}: {str(error).rstrip('.')}; got {value!r}.") from None
+            raise JaxsedError(f"{where}: {key}: got {value!r}; {error}") from None
     for name, entry in fields.items():
         if name not in values and entry.default is MISSING:
             raise JaxsedError(f"{where}: the key {name!r} is required and not there.")
