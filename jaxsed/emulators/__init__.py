@@ -1,0 +1,25 @@
+"""Emulators: a network, its scaling and its measured error, in place of the physics.
+
+`PhotometricEmulator` is called like the physics, `emulator(theta) -> flux [band]`, and may stand
+in for it anywhere. `train_photometric` makes one from simulated pairs, `measure_error` says how
+wrong it is, and `error_report`, `error_table` and `model_card` say it to a reader.
+"""
+
+from jaxsed.emulators.errors import ErrorSummary, measure_error
+from jaxsed.emulators.photometric import EmulatorRecord, FilterCurve, PhotometricEmulator
+from jaxsed.emulators.report import error_report, error_table, model_card
+from jaxsed.emulators.train import EmulatorTarget, TrainSettings, train_photometric
+
+__all__ = [
+    "EmulatorRecord",
+    "EmulatorTarget",
+    "ErrorSummary",
+    "FilterCurve",
+    "PhotometricEmulator",
+    "TrainSettings",
+    "error_report",
+    "error_table",
+    "measure_error",
+    "model_card",
+    "train_photometric",
+]

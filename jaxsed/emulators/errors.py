@@ -1,0 +1,130 @@
+"""How wrong an emulator is, measured on pairs it has never seen (Mathews et al. 2023, sect. 3.1).
+
+Errors are magnitudes, emulated minus simulated. Their distributions have longer tails than a
+normal one, so the intervals are stated beside the standard deviation.
+"""
+
+from typing import Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jax.scipy.special import ndtr
+
+from jaxsed.magnitudes import from_arsinh, softening_flux, to_arsinh
+
+SIGMA_LEVELS = (-4, -3, -2, -1, 1, 2, 3, 4)
+"""Columns of `percentiles`: bounds of the 99.994, 99.73, 95.45 and 68.27 % intervals."""
+
+ABSOLUTE_PERCENT = (68.0, 95.0, 99.0, 99.9)
+"""Columns of `absolute`: percentages of the pairs whose |error| is smaller."""
+
+_BRIGHT = 100.0  # times the softening flux: there arsinh and AB agree to 1e-4 mag
+_BATCH = 5000
+
+
+class Measurable(Protocol):
+    """What `measure_error` needs of an emulator."""
+
+    feature_names: tuple[str, ...]
+    band_names: tuple[str, ...]
+    mu_0: float
+
+    def from_features(self, features: Array) -> Array:
+        """Arsinh magnitudes [band] of F10 for features [feature]."""
+
+    def replace(self, **changes):
+        """A copy with other fields."""
+
+
+Emulator = TypeVar("Emulator", bound=Measurable)
+
+
+@struct.dataclass
+class ErrorSummary:
+    """Distribution of the errors per band [mag]; NaN where it was not measured."""
+
+    mean: Array  # [band]
+    sigma: Array  # [band] standard deviation
+    percentiles: Array  # [band, 8] at SIGMA_LEVELS
+    absolute: Array  # [band, 4] of |error|, at ABSOLUTE_PERCENT
+    covariance: Array  # [band, band] [mag^2]
+    fraction: Array  # [band] of the test pairs that were used
+
+    @classmethod
+    def unknown(cls, n_bands: int) -> "ErrorSummary":
+        """All NaN."""
+        shapes = ((), (), (len(SIGMA_LEVELS),), (len(ABSOLUTE_PERCENT),), (n_bands,), ())
+        return cls(*(jnp.full((n_bands, *shape), jnp.nan) for shape in shapes))
+
+    @classmethod
+    def of(cls, residual: np.ndarray, used: np.ndarray | None = None) -> "ErrorSummary":
+        """From errors [pair, band], of which those with `used` [pair, band] False do not count."""
+        n, n_bands = residual.shape
+        used = np.ones(residual.shape, bool) if used is None else used
+        q = 100 * np.asarray(ndtr(jnp.asarray(SIGMA_LEVELS, float)), float)
+        mean, sigma = np.full((2, n_bands), np.nan)
+        percentiles = np.full((n_bands, len(q)), np.nan)
+        absolute = np.full((n_bands, len(ABSOLUTE_PERCENT)), np.nan)
+        centred = np.zeros(residual.shape)
+        for i in range(n_bands):
+            r = residual[used[:, i], i].astype(float)
+            if r.size < 2:
+                continue
+            mean[i], sigma[i] = r.mean(), r.std()
+            percentiles[i] = np.percentile(r, q)
+            absolute[i] = np.percentile(np.abs(r), ABSOLUTE_PERCENT)
+            centred[used[:, i], i] = r - mean[i]
+        both = used.astype(float).T @ used.astype(float)
+        covariance = np.where(both > 1, centred.T @ centred / np.maximum(both, 1), np.nan)
+        parts = (mean, sigma, percentiles, absolute, covariance, used.mean(0))
+        return cls(*(jnp.asarray(part, float) for part in parts))
+
+    def select(self, index: np.ndarray) -> "ErrorSummary":
+        """The summary of some bands."""
+        summary = jax.tree.map(lambda a: a[index], self)
+        return summary.replace(covariance=summary.covariance[:, index])
+
+
+def measure_error(emulator: Emulator, features: np.ndarray, f10: np.ndarray) -> Emulator:
+    """The emulator with its errors replaced by those on these pairs.
+
+    Args:
+        emulator: the emulator to judge.
+        features: inputs [pair, feature] it was not trained on; 1e5 or more, or the outer
+            percentiles mean nothing.
+        f10: simulated F10 [pair, band] in maggies.
+
+    Raises:
+        ValueError: shapes that do not fit the emulator.
+    """
+    features, f10 = np.asarray(features), np.asarray(f10)
+    n = len(features)
+    for name, values, width in (
+        ("features", features, len(emulator.feature_names)),
+        ("f10", f10, len(emulator.band_names)),
+    ):
+        if values.shape != (n, width):
+            raise ValueError(f"expected {name} of shape ({n}, {width}), got {values.shape}")
+    emulated = predict(emulator, features)
+    residual = emulated - np.asarray(to_arsinh(f10, emulator.mu_0))
+    floor = softening_flux(emulator.mu_0)
+    bright = f10 > _BRIGHT * floor
+    # an emulated flux at or below zero is as wrong as one at the softening
+    emulated_f10 = np.maximum(np.asarray(from_arsinh(emulated, emulator.mu_0)), floor)
+    residual_ab = -2.5 * np.log10(emulated_f10 / np.where(bright, f10, emulated_f10))
+    return emulator.replace(
+        error=ErrorSummary.of(residual), error_ab=ErrorSummary.of(residual_ab, bright)
+    )
+
+
+def predict(emulator: Measurable, features: np.ndarray) -> np.ndarray:
+    """Arsinh magnitudes [pair, band] of F10 for features [pair, feature], in batches."""
+    run = jax.jit(jax.vmap(lambda emulator, x: emulator.from_features(x), in_axes=(None, 0)))
+    n = len(features)
+    size = min(_BATCH, n)
+    padded = np.concatenate([features, np.repeat(features[-1:], -n % size, axis=0)])
+    parts = [np.asarray(run(emulator, part)) for part in np.split(padded, len(padded) // size)]
+    return np.concatenate(parts)[:n]

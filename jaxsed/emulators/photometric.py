@@ -1,0 +1,322 @@
+"""The photometric emulator: theta -> broad-band fluxes, by a small network.
+
+The network predicts arsinh magnitudes (Mathews et al. 2023, eq. 2) of `F10`: the fluxes, in the
+observed-frame bands and at the galaxy's redshift, of 10^10 Msun formed seen from 10 pc. Mass and
+distance then follow exactly,
+
+    flux = F10 * 10^(log_mass_formed - 10) * (10 pc / d_L)^2,
+
+so neither is learned, no error depends on them, and the cosmology may be changed afterwards as
+far as the distance goes. Since F10 is of absolute magnitude about -20, the softening magnitude
+`mu_0` is counted on that scale: 0 lies some 20 mag below the bands that carry light.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from jaxsed import params
+from jaxsed.cosmology import PLANCK15, Cosmology, distance_modulus
+from jaxsed.emulators import files
+from jaxsed.emulators.errors import ErrorSummary
+from jaxsed.magnitudes import POGSON, from_arsinh
+from jaxsed.nets import mlp
+
+REFERENCE_LOG_MASS = 10.0
+"""log10 of the mass formed [Msun] that F10 is of."""
+
+_KIND = "jaxsed photometric emulator"
+_ARRAYS = ("feature_shift", "feature_scale", "output_mean", "box_low", "box_high")
+_UNITS = {
+    "output": "arsinh magnitudes of F10, the AB flux in maggies of 10^10 Msun formed at 10 pc",
+    "error": "mag, emulated minus simulated",
+    "error/covariance": "mag^2",
+    "curves/wave": "Angstrom, vacuum",
+    "features": "jaxsed.params.features of the theta's units (ages Gyr, masses Msun)",
+}
+
+_LN10 = math.log(10.0)
+# A theta on the edge of the box may round to just outside it.
+_BOX_SLACK = 1e-5
+
+
+class FilterCurve(NamedTuple):
+    """Transmission of a band: `wave` [n] in Angstrom (vacuum), `transmission` [n] of any scale."""
+
+    wave: np.ndarray
+    transmission: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EmulatorRecord:
+    """What an emulator was made of and how: compared and hashed by content.
+
+    Static metadata: two emulators with equal records share compiled code.
+    """
+
+    physics: str = ""  # the physical model, such as "provabgs"
+    ssp: str = ""  # the stellar library, such as "pegase2"
+    curves: tuple[FilterCurve, ...] = ()  # [band], or empty when unknown
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON types
+    citations: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        named = [self.physics, self.ssp, dict(self.training), list(self.citations)]
+        sha = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
+        for curve in self.curves:
+            for values in curve:
+                sha.update(np.ascontiguousarray(values, np.float64).tobytes() + b"|")
+        return sha.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, EmulatorRecord) and self.digest() == other.digest()
+
+    def __hash__(self) -> int:
+        return hash((self.physics, self.ssp, len(self.curves)))
+
+
+@struct.dataclass
+class PhotometricEmulator:
+    """A network with its scaling, range and measured error; call it on one theta.
+
+    Made by `train_photometric` or `load`, or from parts by `PhotometricEmulator.create`.
+    """
+
+    layers: mlp.Layers
+    feature_shift: Array  # [feature] subtracted from the features
+    feature_scale: Array  # [feature] then divided by
+    output_mean: Array  # [band] added to the network's output [mag]
+    box_low: Array  # [feature] range of the training set
+    box_high: Array  # [feature]
+    error: ErrorSummary  # of the arsinh magnitudes, on unseen pairs
+    error_ab: ErrorSummary  # of the AB magnitudes, where the flux is far above the softening
+    cosmology: Cosmology  # for the distance alone; ages are in the network's features
+    feature_names: tuple[str, ...] = struct.field(pytree_node=False)
+    band_names: tuple[str, ...] = struct.field(pytree_node=False)
+    mu_0: float = struct.field(pytree_node=False)  # softening magnitude of F10 [mag]
+    activation: str = struct.field(pytree_node=False)
+    record: EmulatorRecord = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(
+        cls,
+        layers: mlp.Layers,
+        scaling: tuple[Array, Array, Array],
+        names: tuple[Sequence[str], Sequence[str]],
+        *,
+        box: tuple[Array, Array],
+        mu_0: float,
+        cosmology: Cosmology = PLANCK15,
+        activation: str = "gelu_tanh",
+        record: EmulatorRecord | None = None,
+    ) -> "PhotometricEmulator":
+        """An emulator whose errors are not yet measured (NaN).
+
+        Args:
+            layers: network with an input per feature and an output per band.
+            scaling: feature_shift [feature], feature_scale [feature], output_mean [band].
+            names: feature names (see `jaxsed.params.features`) and band names.
+            box: lowest and highest training value of each feature.
+            mu_0: softening magnitude of F10 [mag].
+            cosmology: turns redshifts into distances.
+            activation: the network's activation.
+            record: provenance and filter curves.
+
+        Raises:
+            ValueError: shapes, names or curves that do not fit each other.
+        """
+        mlp.check_layers(layers, activation)
+        feature_names, band_names = (tuple(str(name) for name in group) for group in names)
+        record = record or EmulatorRecord()
+        sizes = mlp.layer_sizes(layers)
+        for what, group, size in (
+            ("feature", feature_names, sizes[0]),
+            ("band", band_names, sizes[-1]),
+        ):
+            if len(group) != size or len(set(group)) != size:
+                raise ValueError(f"expected {size} different {what} names, got {group}")
+        if record.curves and len(record.curves) != sizes[-1]:
+            raise ValueError(
+                f"expected no filter curves or one per band ({sizes[-1]}), got {len(record.curves)}"
+            )
+        parts = [jnp.asarray(part, float) for part in (*scaling, *box)]
+        lengths = (sizes[0], sizes[0], sizes[-1], sizes[0], sizes[0])
+        names_of_parts = ("feature_shift", "feature_scale", "output_mean", "box low", "box high")
+        for name, part, length in zip(names_of_parts, parts, lengths, strict=True):
+            if part.shape != (length,):
+                raise ValueError(f"expected {name} of shape ({length},), got {part.shape}")
+        if not bool(jnp.all(parts[1] > 0)) or not bool(jnp.all(parts[3] < parts[4])):
+            raise ValueError("expected feature_scale > 0 and box low < box high for every feature")
+        unknown = ErrorSummary.unknown(sizes[-1])
+        return cls(
+            layers, *parts, unknown, unknown, cosmology,
+            feature_names, band_names, float(mu_0), activation, record,
+        )  # fmt: skip
+
+    def __call__(self, theta: NamedTuple) -> Array:
+        """Flux [band] in maggies of one theta with `log_mass_formed` and `redshift`."""
+        return from_arsinh(self.magnitudes(theta), self.mu_0, self.ln_amplitude(theta))
+
+    def shape(self, theta: NamedTuple) -> Array:
+        """F10 [band]: flux [maggies] of 10^10 Msun formed at 10 pc; mass is not looked at."""
+        return from_arsinh(self.magnitudes(theta), self.mu_0)
+
+    def ln_amplitude(self, theta: NamedTuple) -> Array:
+        """ln(flux / F10): mass formed and luminosity distance.
+
+        Closer than 10 pc counts as 10 pc, which keeps redshift 0 finite.
+        """
+        modulus = distance_modulus(theta.redshift, self.cosmology)
+        mass = jnp.asarray(theta.log_mass_formed, float) - REFERENCE_LOG_MASS
+        return _LN10 * mass - modulus / POGSON
+
+    def magnitudes(self, theta: NamedTuple) -> Array:
+        """Arsinh magnitudes [band] of F10."""
+        return self.from_features(params.features(theta, self.feature_names))
+
+    def from_features(self, features: Array) -> Array:
+        """Arsinh magnitudes [band] of F10 for features [feature] in `feature_names`' order."""
+        x = (features - self.feature_shift) / self.feature_scale
+        return mlp.apply(self.layers, x, self.activation) + self.output_mean
+
+    def inside(self, theta: NamedTuple) -> Array:
+        """Whether theta [scalar bool] lies within the ranges of the training set."""
+        return ~jnp.any(self._outside(theta))
+
+    def outside_features(self, theta: NamedTuple) -> tuple[str, ...]:
+        """Names of the features of one concrete theta that are out of range (not for `jit`)."""
+        outside = np.asarray(self._outside(theta))
+        return tuple(n for n, out in zip(self.feature_names, outside, strict=True) if out)
+
+    def _outside(self, theta):
+        x = params.features(theta, self.feature_names)
+        slack = _BOX_SLACK * (self.box_high - self.box_low)
+        # a NaN is outside
+        return ~((x >= self.box_low - slack) & (x <= self.box_high + slack))
+
+    def select(self, band_names: Sequence[str]) -> "PhotometricEmulator":
+        """The emulator of these bands alone, in this order: a smaller last layer.
+
+        Raises:
+            ValueError: a band the emulator does not have.
+        """
+        missing = [name for name in band_names if name not in self.band_names]
+        if missing:
+            raise ValueError(
+                f"no band {', '.join(missing)} in this emulator: "
+                f"it has {', '.join(self.band_names)}"
+            )
+        index = np.array([self.band_names.index(name) for name in band_names])
+        w, b = self.layers[-1]
+        curves = tuple(self.record.curves[i] for i in index) if self.record.curves else ()
+        return self.replace(
+            layers=(*self.layers[:-1], (w[:, index], b[index])),
+            output_mean=self.output_mean[index],
+            error=self.error.select(index),
+            error_ab=self.error_ab.select(index),
+            band_names=tuple(band_names),
+            record=dataclasses.replace(self.record, curves=curves),
+        )
+
+    def find_band(self, curve: FilterCurve, tolerance: float = 0.02) -> str | None:
+        """Name of the band with (nearly) this transmission curve, or None.
+
+        Curves are compared by `curve_difference`, so that names and scales do not matter.
+        """
+        differences = [curve_difference(curve, own) for own in self.record.curves]
+        if not differences or min(differences) > tolerance:
+            return None
+        return self.band_names[int(np.argmin(differences))]
+
+    def save(self, path: str | Path) -> None:
+        """Write to an HDF5 file, with names, units, ranges, errors and a checksum."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        for i, layer in enumerate(self.layers):
+            arrays |= {f"layers/{i}/{j}": part for j, part in enumerate(layer)}
+        for name in ("error", "error_ab"):
+            arrays |= {f"{name}/{k}": v for k, v in vars(getattr(self, name)).items()}
+        for i, curve in enumerate(self.record.curves):
+            arrays |= {f"curves/{i}/{k}": v for k, v in curve._asdict().items()}
+        record = {k: v for k, v in vars(self.record).items() if k != "curves"}
+        attributes = {
+            "feature_names": self.feature_names,
+            "band_names": self.band_names,
+            "mu_0": self.mu_0,
+            "activation": self.activation,
+            "sizes": mlp.layer_sizes(self.layers),
+            "cosmology": {k: float(v) for k, v in vars(self.cosmology).items()},
+            "record": record,
+            "units": _UNITS,
+        }
+        files.write(path, _KIND, arrays, attributes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PhotometricEmulator":
+        """Read from an HDF5 file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not an emulator's file, or a damaged one; the message names the file.
+        """
+        arrays, attributes = files.read(path, _KIND)
+        try:
+            record = attributes["record"]
+            n_bands, n_layers = len(attributes["band_names"]), len(attributes["sizes"]) - 1
+            curves = tuple(
+                FilterCurve(arrays[f"curves/{i}/wave"], arrays[f"curves/{i}/transmission"])
+                for i in range(n_bands if "curves/0/wave" in arrays else 0)
+            )
+            record = EmulatorRecord(
+                record["physics"], record["ssp"], curves, record["training"],
+                tuple(record["citations"]),
+            )  # fmt: skip
+            layers = tuple(
+                tuple(
+                    jnp.asarray(arrays[name], float)
+                    for j in range(len(arrays))
+                    if (name := f"layers/{i}/{j}") in arrays
+                )
+                for i in range(n_layers)
+            )
+            emulator = cls.create(
+                layers,
+                (arrays["feature_shift"], arrays["feature_scale"], arrays["output_mean"]),
+                (attributes["feature_names"], attributes["band_names"]),
+                box=(arrays["box_low"], arrays["box_high"]),
+                mu_0=attributes["mu_0"],
+                cosmology=Cosmology(**attributes["cosmology"]),
+                activation=attributes["activation"],
+                record=record,
+            )
+            errors = {
+                name: type(emulator.error)(
+                    **{k: jnp.asarray(arrays[f"{name}/{k}"], float) for k in vars(emulator.error)}
+                )
+                for name in ("error", "error_ab")
+            }
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"{path}: not a complete emulator ({error})") from error
+        return emulator.replace(**errors)
+
+
+def curve_difference(a: FilterCurve, b: FilterCurve) -> float:
+    """Half the integral of |T_a - T_b| over ln wave, each T of unit integral: 0 same, 1 apart."""
+    wave = np.union1d(a.wave, b.wave)
+    x = np.log(wave)
+    scaled = []
+    for curve in (a, b):
+        t = np.interp(wave, curve.wave, np.clip(curve.transmission, 0, None), left=0, right=0)
+        scaled.append(t / np.trapezoid(t, x))
+    return float(0.5 * np.trapezoid(np.abs(scaled[0] - scaled[1]), x))

@@ -1,0 +1,6 @@
+"""The only training loop: `fit(key, model, loss, data) -> (model, History)`."""
+
+from jaxsed.learn.loop import fit
+from jaxsed.learn.settings import FitSettings, History
+
+__all__ = ["FitSettings", "History", "fit"]

@@ -1,0 +1,1 @@
+"""Network architectures: pure functions of a parameter pytree, one module each."""
