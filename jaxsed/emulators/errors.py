@@ -4,7 +4,8 @@ Errors are magnitudes, emulated minus simulated. Their distributions have longer
 normal one, so the intervals are stated beside the standard deviation.
 """
 
-from typing import Protocol, TypeVar
+import dataclasses
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +27,24 @@ _BATCH = 5000
 
 
 class Measurable(Protocol):
-    """What `measure_error` needs of an emulator."""
+    """What `measure_error` needs of an emulator: a dataclass that predicts from features."""
 
-    feature_names: tuple[str, ...]
-    band_names: tuple[str, ...]
-    mu_0: float
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+
+    @property
+    def mu_0(self) -> float:
+        """Softening magnitude of F10 [mag]."""
 
     def from_features(self, features: Array) -> Array:
         """Arsinh magnitudes [band] of F10 for features [feature]."""
-
-    def replace(self, **changes):
-        """A copy with other fields."""
 
 
 Emulator = TypeVar("Emulator", bound=Measurable)
@@ -57,7 +65,7 @@ class ErrorSummary:
     def unknown(cls, n_bands: int) -> "ErrorSummary":
         """All NaN."""
         shapes = ((), (), (len(SIGMA_LEVELS),), (len(ABSOLUTE_PERCENT),), (n_bands,), ())
-        return cls(*(jnp.full((n_bands, *shape), jnp.nan) for shape in shapes))
+        return cls(*(jnp.full((n_bands, *shape), jnp.nan, float) for shape in shapes))
 
     @classmethod
     def of(cls, residual: np.ndarray, used: np.ndarray | None = None) -> "ErrorSummary":
@@ -85,7 +93,7 @@ class ErrorSummary:
     def select(self, index: np.ndarray) -> "ErrorSummary":
         """The summary of some bands."""
         summary = jax.tree.map(lambda a: a[index], self)
-        return summary.replace(covariance=summary.covariance[:, index])
+        return dataclasses.replace(summary, covariance=summary.covariance[:, index])
 
 
 def measure_error(emulator: Emulator, features: np.ndarray, f10: np.ndarray) -> Emulator:
@@ -115,8 +123,8 @@ def measure_error(emulator: Emulator, features: np.ndarray, f10: np.ndarray) -> 
     # an emulated flux at or below zero is as wrong as one at the softening
     emulated_f10 = np.maximum(np.asarray(from_arsinh(emulated, emulator.mu_0)), floor)
     residual_ab = -2.5 * np.log10(emulated_f10 / np.where(bright, f10, emulated_f10))
-    return emulator.replace(
-        error=ErrorSummary.of(residual), error_ab=ErrorSummary.of(residual_ab, bright)
+    return dataclasses.replace(
+        emulator, error=ErrorSummary.of(residual), error_ab=ErrorSummary.of(residual_ab, bright)
     )
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxsed import params
 from jaxsed.cosmology import PLANCK15, Cosmology, distance_modulus
@@ -30,6 +31,8 @@ from jaxsed.emulators import files
 from jaxsed.emulators.errors import ErrorSummary
 from jaxsed.magnitudes import POGSON, from_arsinh
 from jaxsed.nets import mlp
+
+Theta = Any  # a NamedTuple with the fields `log_mass_formed`, `redshift` and those of the features
 
 REFERENCE_LOG_MASS = 10.0
 """log10 of the mass formed [Msun] that F10 is of."""
@@ -87,7 +90,7 @@ class EmulatorRecord:
         return hash((self.physics, self.ssp, len(self.curves)))
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
 class PhotometricEmulator:
     """A network with its scaling, range and measured error; call it on one theta.
 
@@ -113,10 +116,10 @@ class PhotometricEmulator:
     def create(
         cls,
         layers: mlp.Layers,
-        scaling: tuple[Array, Array, Array],
+        scaling: tuple[ArrayLike, ArrayLike, ArrayLike],
         names: tuple[Sequence[str], Sequence[str]],
         *,
-        box: tuple[Array, Array],
+        box: tuple[ArrayLike, ArrayLike],
         mu_0: float,
         cosmology: Cosmology = PLANCK15,
         activation: str = "gelu_tanh",
@@ -151,29 +154,41 @@ class PhotometricEmulator:
             raise ValueError(
                 f"expected no filter curves or one per band ({sizes[-1]}), got {len(record.curves)}"
             )
-        parts = [jnp.asarray(part, float) for part in (*scaling, *box)]
-        lengths = (sizes[0], sizes[0], sizes[-1], sizes[0], sizes[0])
-        names_of_parts = ("feature_shift", "feature_scale", "output_mean", "box low", "box high")
-        for name, part, length in zip(names_of_parts, parts, lengths, strict=True):
-            if part.shape != (length,):
-                raise ValueError(f"expected {name} of shape ({length},), got {part.shape}")
-        if not bool(jnp.all(parts[1] > 0)) or not bool(jnp.all(parts[3] < parts[4])):
-            raise ValueError("expected feature_scale > 0 and box low < box high for every feature")
+        widths = dict.fromkeys(_ARRAYS, sizes[0]) | {"output_mean": sizes[-1]}
+        parts = {
+            name: jnp.asarray(part, float)
+            for name, part in zip(_ARRAYS, (*scaling, *box), strict=True)
+        }
+        for name, part in parts.items():
+            if part.shape != (widths[name],):
+                raise ValueError(f"expected {name} of shape ({widths[name]},), got {part.shape}")
+        if not bool(jnp.all(parts["feature_scale"] > 0)):
+            raise ValueError(f"expected feature_scale > 0, got {parts['feature_scale']}")
+        if not bool(jnp.all(parts["box_low"] < parts["box_high"])):
+            raise ValueError("expected box_low < box_high for every feature")
         unknown = ErrorSummary.unknown(sizes[-1])
         return cls(
-            layers, *parts, unknown, unknown, cosmology,
-            feature_names, band_names, float(mu_0), activation, record,
-        )  # fmt: skip
+            layers=layers,
+            **parts,
+            error=unknown,
+            error_ab=unknown,
+            cosmology=cosmology,
+            feature_names=feature_names,
+            band_names=band_names,
+            mu_0=float(mu_0),
+            activation=activation,
+            record=record,
+        )
 
-    def __call__(self, theta: NamedTuple) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """Flux [band] in maggies of one theta with `log_mass_formed` and `redshift`."""
         return from_arsinh(self.magnitudes(theta), self.mu_0, self.ln_amplitude(theta))
 
-    def shape(self, theta: NamedTuple) -> Array:
+    def shape(self, theta: Theta) -> Array:
         """F10 [band]: flux [maggies] of 10^10 Msun formed at 10 pc; mass is not looked at."""
         return from_arsinh(self.magnitudes(theta), self.mu_0)
 
-    def ln_amplitude(self, theta: NamedTuple) -> Array:
+    def ln_amplitude(self, theta: Theta) -> Array:
         """ln(flux / F10): mass formed and luminosity distance.
 
         Closer than 10 pc counts as 10 pc, which keeps redshift 0 finite.
@@ -182,7 +197,7 @@ class PhotometricEmulator:
         mass = jnp.asarray(theta.log_mass_formed, float) - REFERENCE_LOG_MASS
         return _LN10 * mass - modulus / POGSON
 
-    def magnitudes(self, theta: NamedTuple) -> Array:
+    def magnitudes(self, theta: Theta) -> Array:
         """Arsinh magnitudes [band] of F10."""
         return self.from_features(params.features(theta, self.feature_names))
 
@@ -191,11 +206,11 @@ class PhotometricEmulator:
         x = (features - self.feature_shift) / self.feature_scale
         return mlp.apply(self.layers, x, self.activation) + self.output_mean
 
-    def inside(self, theta: NamedTuple) -> Array:
+    def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies within the ranges of the training set."""
         return ~jnp.any(self._outside(theta))
 
-    def outside_features(self, theta: NamedTuple) -> tuple[str, ...]:
+    def outside_features(self, theta: Theta) -> tuple[str, ...]:
         """Names of the features of one concrete theta that are out of range (not for `jit`)."""
         outside = np.asarray(self._outside(theta))
         return tuple(n for n, out in zip(self.feature_names, outside, strict=True) if out)
@@ -221,7 +236,8 @@ class PhotometricEmulator:
         index = np.array([self.band_names.index(name) for name in band_names])
         w, b = self.layers[-1]
         curves = tuple(self.record.curves[i] for i in index) if self.record.curves else ()
-        return self.replace(
+        return dataclasses.replace(
+            self,
             layers=(*self.layers[:-1], (w[:, index], b[index])),
             output_mean=self.output_mean[index],
             error=self.error.select(index),
@@ -300,15 +316,15 @@ class PhotometricEmulator:
                 activation=attributes["activation"],
                 record=record,
             )
-            errors = {
-                name: type(emulator.error)(
+            error, error_ab = (
+                ErrorSummary(
                     **{k: jnp.asarray(arrays[f"{name}/{k}"], float) for k in vars(emulator.error)}
                 )
                 for name in ("error", "error_ab")
-            }
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"{path}: not a complete emulator ({error})") from error
-        return emulator.replace(**errors)
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as problem:
+            raise ValueError(f"{path}: not a complete emulator ({problem})") from problem
+        return dataclasses.replace(emulator, error=error, error_ab=error_ab)
 
 
 def curve_difference(a: FilterCurve, b: FilterCurve) -> float:

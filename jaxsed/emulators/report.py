@@ -1,5 +1,7 @@
 """An emulator's measured errors as a table, as JSON and as a model card."""
 
+import math
+
 import numpy as np
 from rich.table import Table
 
@@ -22,18 +24,22 @@ def error_report(emulator: PhotometricEmulator) -> dict:
 
 
 def _summary_dict(error: ErrorSummary) -> dict:
-    # NaN is no JSON
-    columns = {name: np.asarray(values) for name, values in vars(error).items()}
-    lists = {
-        name: np.where(np.isfinite(values), values.astype(object), None).tolist()
-        for name, values in columns.items()
-    }
+    columns = {name: np.asarray(values, float) for name, values in vars(error).items()}
+    sigmas = [float(sigma) for sigma in columns["sigma"] if math.isfinite(sigma)]
+    lists = {name: _without_nan(values.tolist()) for name, values in columns.items()}
     return {
         **lists,
-        "largest_sigma": float(np.nanmax(columns["sigma"])),
-        "median_sigma": float(np.nanmedian(columns["sigma"])),
+        "largest_sigma": max(sigmas, default=None),
+        "median_sigma": float(np.median(sigmas)) if sigmas else None,
         "largest_correlation": largest_correlation(error),
     }
+
+
+def _without_nan(values):
+    """Nested lists with None, which JSON knows, for NaN, which it does not."""
+    if isinstance(values, list):
+        return [_without_nan(value) for value in values]
+    return values if math.isfinite(values) else None
 
 
 def largest_correlation(error: ErrorSummary) -> float:

@@ -18,7 +18,7 @@ class Checkpoint(NamedTuple):
     """Contents of a checkpoint file."""
 
     trees: dict[str, Any]
-    progress: dict[str, float]
+    progress: dict[str, Any]
     records: list[tuple]
 
 

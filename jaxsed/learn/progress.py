@@ -1,5 +1,6 @@
 """The progress line of a training run."""
 
+import math
 import time
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,9 +19,10 @@ class ProgressLine:
             TimeRemainingColumn(compact=True),
             disable=not enabled,
         )
-        blank = {"stage": 1, "epoch": 0, "loss": float("nan"), "speed": 0.0}
-        self._task = self._bar.add_task("", total=1.0, validation=float("nan"), **blank)
-        self._last = (time.perf_counter(), None)
+        self._task = self._bar.add_task(
+            "", total=1.0, stage=1, epoch=0, loss=math.nan, validation=math.nan, speed=0.0
+        )
+        self._last: tuple[float, int] | None = None
 
     def __enter__(self):
         self._bar.start()
@@ -31,10 +33,9 @@ class ProgressLine:
 
     def round_done(self, at, loss: float, fraction: float) -> None:
         """Show a round's loss; `fraction` is how far the stage is."""
-        then, samples = self._last
-        now = time.perf_counter()
-        self._last = (now, at.samples)
-        speed = 0.0 if samples is None else (at.samples - samples) / (now - then)
+        now, then = (time.perf_counter(), at.samples), self._last
+        self._last = now
+        speed = (now[1] - then[1]) / (now[0] - then[0]) if then else 0.0
         self._bar.update(self._task, completed=fraction, loss=loss, speed=speed, stage=at.stage + 1)
 
     def epoch_done(self, at, validation: float) -> None:

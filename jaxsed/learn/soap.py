@@ -67,6 +67,8 @@ def scale_by_soap(
             right = b2 * right + (1 - b2) * g.T @ g
             return basis_left @ step @ basis_right.T, mean, square, left, right
 
+        leaves: list[Any]
+        structure: Any
         leaves, structure = jax.tree.flatten(gradient)
         columns = [structure.flatten_up_to(tree) for tree in state[1:]]
         rows = [leaf(*row) for row in zip(leaves, *columns, strict=True)]
