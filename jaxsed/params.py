@@ -30,16 +30,33 @@ _U_MAX = 8.0
 
 
 @struct.dataclass
-class Conditional:
-    """A prior that depends on other parameters of the same theta.
+class Recoordinated:
+    """A prior that is sampled in other coordinates than its own quantiles.
 
-    ``distribution(theta)`` is the prior given the full theta; ``base`` is an unconditional
-    distribution with the same support, whose quantiles serve as coordinates.  For example a
-    metallicity that follows the mass.
+    The posterior does not change; how easily it is sampled does.
+
+    Attributes:
+        prior: the distribution of the parameter, or a function of the full theta that gives it
+            (a metallicity prior that follows the mass, say).
+        base: an unconditional distribution with the same support whose quantiles are the
+            coordinates.
+        shift: a function of the theta, this field excepted, that is added to the coordinate: a
+            shear along a known degeneracy, with unit Jacobian.
     """
 
-    distribution: Callable[[Any], dist.Distribution] = struct.field(pytree_node=False)
     base: dist.Distribution
+    prior: dist.Distribution | None = None
+    given: Callable[[Any], dist.Distribution] | None = struct.field(
+        pytree_node=False, default=None
+    )
+    shift: Callable[[Any], Array] | None = struct.field(pytree_node=False, default=None)
+
+    def log_ratio(self, theta: Any, value: Array) -> Array:
+        """Log density of the prior over that of the base."""
+        prior = self.prior if self.given is None else self.given(theta)
+        if prior is None:
+            return jnp.zeros(())
+        return jnp.sum(prior.log_prob(value) - self.base.log_prob(value))
 
 
 @singledispatch
@@ -177,11 +194,11 @@ def sticks(simplex: Array) -> Array:
 
 def is_fixed(leaf: Any) -> bool:
     """Whether a prior leaf is a plain number: a parameter that is known, not sampled."""
-    return not isinstance(leaf, (dist.Distribution, Conditional))
+    return not isinstance(leaf, (dist.Distribution, Recoordinated))
 
 
 def _base(leaf: Any) -> dist.Distribution:
-    return leaf.base if isinstance(leaf, Conditional) else leaf
+    return leaf.base if isinstance(leaf, Recoordinated) else leaf
 
 
 def _width(leaf: Any) -> int:
@@ -222,37 +239,50 @@ def flat_names(theta: Theta) -> tuple[str, ...]:
     return tuple(names)
 
 
-def constrain(prior: Theta, u: Array) -> tuple[Theta, Array]:
-    """Theta at standard-normal coordinates ``u`` [dimension], and the excess log density.
+def constrain(prior: Theta, x: Array) -> tuple[Theta, Array, Array]:
+    """Theta at coordinates ``x`` [dimension].
 
-    The log prior density of ``u`` is ``-u.u/2 + excess`` up to a constant; ``excess`` is zero for
-    every unconditional prior with a known quantile function.
+    Returns ``(theta, u, excess)``: the standard-normal coordinates ``u`` of the parameters, which
+    are ``x`` but for shifts, and the excess log density; the log prior density of ``x`` is
+    ``-u.u/2 + excess`` up to a constant.  ``excess`` is zero for every prior with a known quantile
+    function that is sampled in its own quantiles.
     """
-    theta, excess, start = prior, jnp.zeros((), u.dtype), 0
-    for field, leaf, width in zip(prior._fields, prior, widths(prior), strict=True):
+    theta, excess, starts, start = prior, jnp.zeros((), x.dtype), {}, 0
+    for field, width in zip(prior._fields, widths(prior), strict=True):
+        starts[field] = slice(start, start + width)
+        start += width
+    u = x
+    shifted = [f for f, leaf in zip(prior._fields, prior, strict=True) if _shift(leaf)]
+    for field in [f for f in prior._fields if f not in shifted] + shifted:
+        leaf = getattr(prior, field)
         if is_fixed(leaf):
             continue
-        part = u[start : start + width]
-        start += width
-        base = _base(leaf)
+        if field in shifted:
+            u = u.at[starts[field]].add(_shift(leaf)(theta))
+        part, base = u[starts[field]], _base(leaf)
         value, extra = from_normal(base, part if base.event_shape else part[0])
         theta = theta._replace(**{field: value})
         excess = excess + extra
     for leaf, value in zip(prior, theta, strict=True):
-        if isinstance(leaf, Conditional):
-            given = leaf.distribution(theta)
-            excess = excess + jnp.sum(given.log_prob(value) - leaf.base.log_prob(value))
-    return theta, excess
+        if isinstance(leaf, Recoordinated):
+            excess = excess + leaf.log_ratio(theta, value)
+    return theta, u, excess
 
 
 def unconstrain(prior: Theta, theta: Theta) -> Array:
-    """Standard-normal coordinates of a theta inside the prior's support, shape [dimension]."""
-    parts = [
-        jnp.atleast_1d(to_normal(_base(leaf), jnp.asarray(value, dtype=float)))
-        for leaf, value in zip(prior, theta, strict=True)
-        if not is_fixed(leaf)
-    ]
+    """Coordinates ``x`` of a theta inside the prior's support, shape [dimension]."""
+    parts = []
+    for leaf, value in zip(prior, theta, strict=True):
+        if is_fixed(leaf):
+            continue
+        part = jnp.atleast_1d(to_normal(_base(leaf), jnp.asarray(value, dtype=float)))
+        shift = _shift(leaf)
+        parts.append(part - shift(theta) if shift else part)
     return jnp.concatenate(parts)
+
+
+def _shift(leaf: Any) -> Callable[[Any], Array] | None:
+    return leaf.shift if isinstance(leaf, Recoordinated) else None
 
 
 def features(theta: Theta, names: Sequence[str]) -> Array:

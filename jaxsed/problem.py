@@ -107,8 +107,8 @@ def photometry(
 class Problem:
     """Prior, forward model and data of one galaxy, and the posterior that follows.
 
-    Samplers move in coordinates ``x`` [dimension].  They are the standard-normal coordinates ``u``
-    of the prior, except that the mass is measured from its conditional best fit: the flux is
+    Samplers move in coordinates ``x`` [dimension].  They are the coordinates of the prior (see
+    `params.constrain`), except that the mass is measured from its conditional best fit: the flux is
     proportional to the mass, so for any other parameters the best mass is known in closed form,
     and the sampled coordinate is the difference from it.  This is a shear, whose Jacobian is one,
     so the posterior is exactly the same while its strongest degeneracy is gone.
@@ -139,24 +139,23 @@ class Problem:
 
     def unconstrain(self, theta: Any) -> Array:
         """Coordinates of a theta inside the prior's support."""
-        u = params.unconstrain(self.prior, theta)
+        x = params.unconstrain(self.prior, theta)
         if not self._sheared():
-            return u
-        index = self._mass_index()
+            return x
         best = self._best_mass(self.forward(theta), theta.log_mass_formed)
-        return u.at[index].add(-best)
+        return x.at[self._mass_index()].add(-best)
 
     def evaluate(self, x: Array) -> tuple[Any, Array, Array, Array]:
         """Theta, its normal coordinates u, the excess log prior, and the fluxes at `x`."""
         if not self._sheared():
-            theta, excess = params.constrain(self.prior, x)
-            return theta, x, excess, self.forward(theta)
+            theta, u, excess = params.constrain(self.prior, x)
+            return theta, u, excess, self.forward(theta)
         index = self._mass_index()
         # Evaluate at a reference mass, then scale: one call of the forward model.
-        reference, _ = params.constrain(self.prior, x.at[index].set(0.0))
+        reference = params.constrain(self.prior, x.at[index].set(0.0))[0]
         flux = self.forward(reference)
-        u = x.at[index].add(self._best_mass(flux, reference.log_mass_formed))
-        theta, excess = params.constrain(self.prior, u)
+        moved = x.at[index].add(self._best_mass(flux, reference.log_mass_formed))
+        theta, u, excess = params.constrain(self.prior, moved)
         ratio = jnp.exp(params.LN10 * (theta.log_mass_formed - reference.log_mass_formed))
         return theta, u, excess, flux * ratio
 

@@ -14,7 +14,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
-from jaxsed.params import LN10, Conditional, student_t2
+from jaxsed.params import LN10, Recoordinated, student_t2
 from jaxsed.sps.sed import Attenuation
 from jaxsed.sps.sfh import AgeAxis, IntervalMass, piecewise_constant
 
@@ -138,7 +138,7 @@ def prior(
     del cosmology
     return ContinuityTheta(
         log_mass_formed=dist.Uniform(6.0, 12.5),
-        log_z=Conditional(mass_metallicity, dist.Uniform(*LOG_Z_RANGE)),
+        log_z=Recoordinated(dist.Uniform(*LOG_Z_RANGE), given=mass_metallicity),
         log_sfr_ratios=student_t2(0.3, 5.0, N_BINS - 1),
         dust2=dist.TruncatedNormal(0.3, 1.0, low=0.0, high=4.0),
         dust_index=dist.Uniform(-1.2, 0.4),

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,15 +116,20 @@ def read_filter(path: str | Path, wave_unit: str = "AA") -> Filter:
 def load_filter(name_or_path: str, wave_unit: str = "AA") -> Filter:
     """A filter by astro-sedpy name (``sdss_u0``, ``jwst_f200w``), by alias, or from a file.
 
+    Curves shipped with the package (``goodss_ctio_u``) go by their names too.
+
     Raises ValueError for a name no library knows, with the nearest known names.
     """
     if Path(name_or_path).suffix or "/" in name_or_path and Path(name_or_path).exists():
         if Path(name_or_path).exists():
             return read_filter(name_or_path, wave_unit)
+    shipped = _shipped_curves()
+    if name_or_path in shipped:
+        return make_filter(name_or_path, *shipped[name_or_path])
     name = _canonical(name_or_path)
     from sedpy import observate
 
-    known = observate.list_available_filters()
+    known = [*observate.list_available_filters(), *shipped]
     if name not in known:
         import difflib
 
@@ -133,6 +141,13 @@ def load_filter(name_or_path: str, wave_unit: str = "AA") -> Filter:
         )
     curve = observate.Filter(name)
     return make_filter(name, curve.wavelength, curve.transmission)
+
+
+@cache
+def _shipped_curves() -> dict[str, np.ndarray]:
+    with resources.files("jaxsed.weights").joinpath("filters_goodss.h5").open("rb") as handle:
+        with h5py.File(handle, "r") as file:
+            return {name: np.asarray(data, float) for name, data in file.items()}
 
 
 def _canonical(name: str) -> str:

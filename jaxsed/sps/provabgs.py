@@ -13,12 +13,13 @@ from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
-from jaxsed.params import LN10
+from jaxsed.params import LN10, Recoordinated
 from jaxsed.sps.sed import Attenuation
 from jaxsed.sps.sfh import AgeAxis, BasisHistory, IntervalMass, basis_history, burst
 
-BURST_WIDTH_DEX = 0.05
-"""Duration of the burst: standard deviation in log10 lookback time."""
+BURST_WIDTH_DEX = 0.15
+"""Duration of the burst: standard deviation in log10 lookback time. An instantaneous burst makes
+the light jump as it leaves the birth clouds, which no gradient-based sampler survives."""
 
 Z_MIN = 4.5e-5
 """Lowest absolute metallicity of the histories (Hahn+ 2022)."""
@@ -114,6 +115,15 @@ def provabgs(axis: AgeAxis, log_z_solar: float) -> Provabgs:
     return Provabgs(basis_history(time, sfh, axis), jnp.asarray(z_basis, dtype=float))
 
 
+def _burst_light(theta: ProvabgsTheta) -> Array:
+    """Shift of the burst fraction's coordinate with the burst's age.
+
+    Data see the light of a burst, and young stars give more of it: mass-to-light ratios grow
+    roughly as t^0.8.  In these coordinates the light stays about the same as the age changes.
+    """
+    return 0.5 * jnp.log(theta.t_burst / 2.0)
+
+
 def read_bases() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lookback times [50] in Gyr, SFH bases [4, 50] and metallicity bases [2, 50]."""
     with resources.files("jaxsed.weights").joinpath("provabgs_bases.h5").open("rb") as handle:
@@ -137,8 +147,10 @@ def prior(
     return ProvabgsTheta(
         log_mass_formed=dist.Uniform(6.0, 13.0),
         beta=dist.Dirichlet(jnp.ones(4)),
-        f_burst=dist.Uniform(0.0, 1.0),
-        t_burst=dist.Uniform(T_BURST_GYR[0], oldest),
+        f_burst=Recoordinated(dist.Uniform(0.0, 1.0), shift=_burst_light),
+        t_burst=Recoordinated(
+            dist.LogUniform(T_BURST_GYR[0], oldest), dist.Uniform(T_BURST_GYR[0], oldest)
+        ),
         gamma1=dist.LogUniform(4.5e-5, 1.5e-2),
         gamma2=dist.LogUniform(4.5e-5, 1.5e-2),
         dust1=dist.Uniform(0.0, 3.0),

@@ -1,0 +1,98 @@
+"""Training an emulator of a named galaxy model for a set of bands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsed import params
+from jaxsed.cosmology import PLANCK15, Cosmology
+from jaxsed.emulators import (
+    EmulatorTarget,
+    FilterCurve,
+    PhotometricEmulator,
+    TrainSettings,
+    train_photometric,
+)
+from jaxsed.learn import History
+from jaxsed.sps.models import GalaxyFamily
+from jaxsed.sps.photometry import Filter
+from jaxsed.sps.sed import GalaxyModel, galaxy_model
+from jaxsed.sps.ssp import SSPGrid
+
+BLOCK = 256
+"""Galaxies simulated together: their spectra then stay in the processor's caches."""
+
+
+
+def simulator(family: GalaxyFamily, model: GalaxyModel, redshift_range: tuple[float, float]):
+    """``simulate(key, n) -> (features, F10)`` for `train_photometric`."""
+    low, high = redshift_range
+
+    def one(key: Array) -> tuple[Array, Array]:
+        key_z, key_theta = jax.random.split(key)
+        redshift = low + (high - low) * jax.random.uniform(key_z)
+        theta = family.training_draw(key_theta, redshift)
+        return params.features(theta, family.features), model.shape(theta)
+
+    @jax.jit
+    def blocks(keys: Array, model: GalaxyModel) -> tuple[Array, Array]:
+        del model
+        return jax.lax.map(one, keys, batch_size=BLOCK)
+
+    def simulate(key: Array, n: int) -> tuple[Array, Array]:
+        return blocks(jax.random.split(key, n), model)
+
+    return simulate
+
+
+def train_emulator(
+    key: Array,
+    family: GalaxyFamily,
+    ssp: SSPGrid,
+    bands: Sequence[Filter],
+    *,
+    redshift_range: tuple[float, float],
+    settings: TrainSettings,
+    cosmology: Cosmology = PLANCK15,
+    birth_cloud_age: float | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> tuple[PhotometricEmulator, History]:
+    """Train an emulator of `family` for these bands, with its errors measured on unseen pairs.
+
+    Raises ValueError naming bands that the SSP grid does not reach in the redshift range.
+    """
+    options = {} if birth_cloud_age is None else {"birth_cloud_age": birth_cloud_age}
+    model = galaxy_model(
+        family.physics, family.name, ssp, bands,
+        redshift_range=redshift_range, cosmology=cosmology, **options,
+    )  # fmt: skip
+    target = EmulatorTarget(
+        feature_names=family.features,
+        band_names=[band.name for band in bands],
+        curves=[FilterCurve(band.wave, band.trans) for band in bands],
+        physics=family.name,
+        ssp=ssp.name,
+        cosmology=cosmology,
+        citations=(*family.citations, ssp.citation),
+    )
+    simulate = simulator(family, model, redshift_range)
+    return train_photometric(
+        key, simulate, target, settings=settings, checkpoint=checkpoint, progress=progress
+    )
+
+
+def parameter_box(emulator: PhotometricEmulator) -> dict[str, tuple[float, float]]:
+    """Range of every input of an emulator."""
+    return {
+        name: (float(low), float(high))
+        for name, low, high in zip(
+            emulator.feature_names, jnp.asarray(emulator.low), jnp.asarray(emulator.high),
+            strict=True,
+        )
+    }  # fmt: skip

@@ -1,0 +1,18 @@
+"""Inference: `sample(keys, problem, method=...) -> Samples`, and the bar a posterior must meet."""
+
+from jaxsed.infer.laplace import Laplace, laplace
+from jaxsed.infer.sample import METHODS, Settings, sample
+from jaxsed.infer.samples import ESS_BAR, RHAT_BAR, Diagnostics, Samples, convergence
+
+__all__ = [
+    "ESS_BAR",
+    "METHODS",
+    "RHAT_BAR",
+    "Diagnostics",
+    "Laplace",
+    "Samples",
+    "Settings",
+    "convergence",
+    "laplace",
+    "sample",
+]

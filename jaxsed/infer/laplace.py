@@ -1,0 +1,97 @@
+"""Where to start: the best fit by Gauss-Newton steps, and the Gaussian around it.
+
+In normal coordinates the posterior is a least-squares problem: the residuals are the coordinates
+themselves (the prior) and the scaled misfits of the bands.  Its Gauss-Newton Hessian
+``I + J^T J`` is positive definite everywhere, so the Gaussian around the best fit always exists.
+It is a start and a scale for samplers, never a posterior.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsed.problem import Problem
+
+MAX_STEPS = 40
+FIRST_DAMPING = 1.0
+
+
+class Laplace(NamedTuple):
+    """A Gaussian in the coordinates of a problem."""
+
+    mean: Array
+    """[dimension] the best fit."""
+    scale: Array
+    """[dimension, dimension] lower-triangular factor of the covariance."""
+    logdensity: Array
+    """Log posterior density at the best fit."""
+
+
+class _Step(NamedTuple):
+    x: Array
+    value: Array
+    damping: Array
+
+
+def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.0) -> Laplace:
+    """Best of several Levenberg-Marquardt descents for one galaxy, with its covariance.
+
+    Args:
+        key: for the starting points, drawn from the prior shrunk by `spread`.
+        problem: one galaxy.
+        starts: number of descents.
+        spread: standard deviation of the starting points in normal coordinates.
+    """
+    points = spread * jax.random.normal(key, (starts, problem.dimension))
+    ends, values = jax.vmap(lambda x: _descend(problem, x))(points)
+    best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))
+    mean = ends[best]
+    _, hessian = _gauss_newton(problem, mean)
+    return Laplace(mean, _covariance_factor(hessian), values[best])
+
+
+def _residuals(problem: Problem, x: Array) -> Array:
+    _, u, _, flux = problem.evaluate(x)
+    return jnp.concatenate([u, problem.residuals(flux)])
+
+
+def _gauss_newton(problem: Problem, x: Array) -> tuple[Array, Array]:
+    """Gradient of minus the log density, and the Gauss-Newton Hessian."""
+    jacobian = jax.jacfwd(lambda y: _residuals(problem, y))(x)
+    jacobian = jnp.nan_to_num(jacobian, posinf=0.0, neginf=0.0)
+    return -jnp.nan_to_num(jax.grad(problem.logdensity)(x)), jacobian.T @ jacobian
+
+
+def _descend(problem: Problem, start: Array) -> tuple[Array, Array]:
+    identity = jnp.eye(start.size)
+
+    def step(_: int, at: _Step) -> _Step:
+        gradient, hessian = _gauss_newton(problem, at.x)
+        scaled = hessian + at.damping * (identity + jnp.diag(jnp.diag(hessian)))
+        move = jax.scipy.linalg.solve(scaled, gradient, assume_a="pos")
+        # Beyond six normal coordinates nothing is plausible; long steps go there in float32.
+        length = jnp.linalg.norm(move)
+        trial = at.x - jnp.nan_to_num(move) * jnp.minimum(1.0, 3.0 / (length + 1e-6))
+        value = problem.logdensity(trial)
+        better = value > at.value
+        return _Step(
+            jnp.where(better, trial, at.x),
+            jnp.where(better, value, at.value),
+            jnp.clip(at.damping * jnp.where(better, 0.2, 5.0), 1e-6, 1e6),
+        )
+
+    first = _Step(start, problem.logdensity(start), jnp.asarray(FIRST_DAMPING, start.dtype))
+    first = first._replace(value=jnp.where(jnp.isnan(first.value), -jnp.inf, first.value))
+    last = jax.lax.fori_loop(0, MAX_STEPS, step, first)
+    return last.x, last.value
+
+
+def _covariance_factor(hessian: Array) -> Array:
+    """Lower-triangular L with L L^T = inverse of the Hessian (whose factor here is upper)."""
+    upper = jnp.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1]
+    eye = jnp.eye(hessian.shape[0], dtype=hessian.dtype)
+    return jax.scipy.linalg.solve_triangular(upper.T, eye, lower=True)

@@ -1,0 +1,253 @@
+"""The one way to a posterior: ``sample(keys, problem, method=...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsed.infer import chains as mc
+from jaxsed.infer import kernels
+from jaxsed.infer.samples import Diagnostics, Samples, convergence
+from jaxsed.problem import Problem
+
+SEGMENT = 100
+"""Transitions per compiled call."""
+
+HMC_STEPS = (4, 28)
+"""Range of the shared number of leapfrog steps, drawn anew for every transition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to sample.
+
+    A galaxy that misses the bar after `draws` goes on, keeping its draws, until it passes or has
+    `draws * (1 + retries)` of them; then it is returned as it is, and its diagnostics say so.
+    """
+
+    chains: int = 4
+    warmup: int = 400
+    draws: int = 500
+    retries: int = 3
+    max_tree_depth: int = 6
+    target_acceptance: float = 0.8
+    starts: int = 8
+
+    def __post_init__(self) -> None:
+        if self.chains < 2:
+            raise ValueError(f"expected at least 2 chains for R-hat, got {self.chains}")
+        if min(self.warmup, self.draws) < SEGMENT:
+            raise ValueError(f"expected warmup and draws of at least {SEGMENT} transitions")
+
+
+METHODS: dict[str, Callable[[Settings], kernels.Kernel]] = {
+    "nuts": lambda s: kernels.nuts(
+        max_tree_depth=s.max_tree_depth, target_acceptance=s.target_acceptance
+    ),
+    "hmc": lambda s: kernels.hmc(target_acceptance=s.target_acceptance),
+}
+
+_KERNELS: dict[tuple[str, Settings], kernels.Kernel] = {}
+
+
+def _kernel(method: str, settings: Settings) -> kernels.Kernel:
+    """The same kernel object for the same settings, so that nothing compiles twice."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+    key = (method, settings)
+    if key not in _KERNELS:
+        _KERNELS[key] = METHODS[method](settings)
+    return _KERNELS[key]
+
+
+def sample(
+    keys: Array,
+    problem: Problem,
+    *,
+    method: str = "nuts",
+    settings: Settings | None = None,
+    report: Callable[[str, int, int], Any] | None = None,
+) -> Samples:
+    """Draw from the posterior of one galaxy or of a batch.
+
+    Args:
+        keys: one key, or one per galaxy [galaxy]; a galaxy's draws depend on its key alone, not
+            on its neighbours.
+        problem: one galaxy, or a batch (see `Problem`) with as many galaxies as keys.
+        method: "nuts" or "hmc".
+        settings: how long, how many chains.
+        report: called with (phase, transitions done, galaxies still running) after each segment.
+
+    Raises ValueError for an unknown method or a batch that does not fit the keys.
+    """
+    settings = settings or Settings()
+    kernel = _kernel(method, settings)
+    if keys.ndim == 0:
+        problem = problem.replace(
+            prior=jax.tree.map(lambda a: jnp.asarray(a)[None], problem.prior),
+            data=jax.tree.map(lambda a: a[None], problem.data),
+        )
+        keys = keys[None]
+    n = keys.shape[0]
+    if problem.data.scaled.shape[0] != n:
+        raise ValueError(f"{n} keys for {problem.data.scaled.shape[0]} galaxies")
+    report = report or (lambda phase, done, running: None)
+    batch = _Batch(keys, problem, np.arange(n))
+    batch, gradients = _warm_up(batch, kernel, settings, report)
+    runs: list[mc.Segment | None] = [None] * n
+    found: list[Any] = [None] * n
+    late = np.arange(n)
+    for attempt in range(settings.retries + 1):
+        batch, segment = _draw(batch.only(late), kernel, settings, attempt, report)
+        for row, galaxy in enumerate(late):
+            more = jax.tree.map(lambda a, r=row: a[r], segment)
+            runs[galaxy] = more if attempt == 0 else _joined(runs[galaxy], more)
+        rows = _diagnose([runs[i] for i in late], gradients[late], batch.problem)
+        for galaxy, row in zip(late, rows, strict=True):
+            found[galaxy] = row
+        late = late[[not found[i].passes()[0] for i in late]]
+        if late.size == 0:
+            break
+    kept = [_thinned(run, settings.draws) for run in runs]
+    x = np.stack([run.x for run in kept])
+    theta, _, flux = _describe(x, problem)
+    return Samples(
+        theta=theta,
+        x=x,
+        log_density=np.stack([run.log_density for run in kept]),
+        flux=flux,
+        diagnostics=Diagnostics(*(np.concatenate(v) for v in zip(*found, strict=True))),
+        method=(method,) * n,
+    )
+
+
+def _joined(run: mc.Segment, more: mc.Segment) -> mc.Segment:
+    """One galaxy's draws followed by more of them."""
+    return mc.Segment(
+        np.concatenate([run.x, more.x], axis=1),
+        np.concatenate([run.log_density, more.log_density], axis=1),
+        run.divergences + more.divergences,
+        run.gradients + more.gradients,
+        more.acceptance,
+    )
+
+
+def _thinned(run: mc.Segment, draws: int) -> mc.Segment:
+    rows = np.linspace(0, run.x.shape[1] - 1, draws).round().astype(int)
+    return run._replace(x=run.x[:, rows], log_density=run.log_density[:, rows])
+
+
+def _diagnose(runs: list[mc.Segment], gradients: np.ndarray, problem: Problem):
+    """One-galaxy `Diagnostics` of runs of equal length."""
+    x = np.stack([run.x for run in runs])
+    u = _describe(x, problem)[1]
+    rhat, bulk, tail = convergence(u)
+    moved = np.any(np.diff(x, axis=2) != 0, axis=-1).mean(axis=(1, 2))
+    one = np.newaxis
+    return [
+        Diagnostics(
+            rhat[i][one], bulk[i][one], tail[i][one], np.array([run.divergences]),
+            moved[i][one], np.array([run.gradients + gradients[i]]),
+        )
+        for i, run in enumerate(runs)
+    ]  # fmt: skip
+
+
+def _describe(x: np.ndarray, problem: Problem):
+    """Theta, normal coordinates and fluxes of draws, padded to sizes that are compiled."""
+    n = x.shape[0]
+    rows = np.arange(_padded(n)) % n
+    out = mc.describe_batch(jnp.asarray(x[rows]), _take(problem, rows))
+    sampled, u, flux = jax.tree.map(lambda a: np.asarray(a)[:n], out)
+    return type(problem.prior)(**sampled), u, flux
+
+
+def _key_at(keys: Array, step: int) -> Array:
+    return jax.vmap(lambda k: jax.random.fold_in(k, step))(keys)
+
+
+def _lengths(step: int) -> Array:
+    """Leapfrog steps of the transitions of one segment: the same for every galaxy and run."""
+    low, high = HMC_STEPS
+    return jnp.asarray(np.random.default_rng(step).integers(low, high + 1, SEGMENT))
+
+
+class _Batch:
+    """Galaxies that are being sampled, padded to a size that compiled code exists for."""
+
+    def __init__(self, keys, problem, index, chains=None):
+        self.index = index
+        """[galaxy] positions in the caller's batch."""
+        n = index.size
+        self.rows = np.arange(_padded(n)) % n  # padding repeats galaxies
+        self.keys = keys[self.rows]
+        self.chains = None if chains is None else jax.tree.map(lambda a: a[self.rows], chains)
+        self.chains, self.problem = mc.place(self.chains, _take(problem, self.rows))
+
+    def only(self, index: np.ndarray) -> _Batch:
+        """The part of the batch at these positions of the caller's batch."""
+        if index.size == self.index.size:
+            return self
+        rows = np.flatnonzero(np.isin(self.index, index))
+        chains = jax.tree.map(lambda a: a[rows], self.chains)
+        return _Batch(self.keys[rows], _take(self.problem, rows), self.index[rows], chains)
+
+    def real(self, values):
+        """Values of the galaxies without the padding, as numpy."""
+        return jax.tree.map(lambda a: np.asarray(a)[: self.index.size], values)
+
+
+def _padded(n: int) -> int:
+    """The next size that is a power of two, or three times one, on every device."""
+    devices = mc.device_count()
+    per_device = -(-n // devices)
+    power = 1 << (per_device - 1).bit_length()
+    size = power * 3 // 4 if power >= 4 and per_device <= power * 3 // 4 else power
+    return size * devices
+
+
+def _take(problem: Problem, rows: np.ndarray) -> Problem:
+    prior, data = jax.tree.map(lambda a: a[rows], (problem.prior, problem.data))
+    return problem.replace(prior=prior, data=data)
+
+
+def _warm_up(batch, kernel, settings, report):
+    keys = _key_at(batch.keys, 0)
+    report("start", 0, batch.index.size)
+    batch.chains = mc.begin_batch(
+        keys, batch.problem, chains=settings.chains, starts=settings.starts
+    )
+    gradients = np.zeros(batch.index.size)
+    for step in range(settings.warmup // SEGMENT):
+        batch.chains, segment = mc.advance_batch(
+            _key_at(batch.keys, 1 + step), batch.chains, batch.problem, _lengths(step),
+            kernel=kernel, adapt=True,
+        )  # fmt: skip
+        gradients += batch.real(segment.gradients)
+        report("warm-up", (step + 1) * SEGMENT, batch.index.size)
+    return batch, gradients
+
+
+def _draw(batch, kernel, settings, attempt, report):
+    """`settings.draws` more transitions of the galaxies in a batch."""
+    parts = []
+    per_attempt = settings.draws // SEGMENT
+    for step in range(per_attempt):
+        number = 10_000 + attempt * per_attempt + step
+        batch.chains, segment = mc.advance_batch(
+            _key_at(batch.keys, number), batch.chains, batch.problem, _lengths(number),
+            kernel=kernel, adapt=False,
+        )  # fmt: skip
+        parts.append(batch.real(segment))
+        done = (attempt * per_attempt + step + 1) * SEGMENT
+        report("sampling" if attempt == 0 else "longer", done, batch.index.size)
+    x = np.concatenate([p.x for p in parts], axis=2)
+    log_density = np.concatenate([p.log_density for p in parts], axis=2)
+    totals = [sum(getattr(p, name) for p in parts) for name in ("divergences", "gradients")]
+    return batch, mc.Segment(x, log_density, *totals, parts[-1].acceptance)
