@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsed.learn import FitSettings, fit
+from jaxsed.learn import FitSettings, fit, soap
 from jaxsed.learn.settings import make_optimizer
-from jaxsed.learn.soap import scale_by_soap
 
 KEY = jax.random.key(11)
 TRUE_W = np.array([[1.0, -2.0], [0.5, 3.0], [0.0, 1.0]], np.float32)
@@ -214,7 +213,7 @@ def test_soap_turns_badly_scaled_problems():
         (w, _), _ = jax.lax.scan(step, (w, state), jnp.linspace(0.05, 0.0, 300))
         return float(cost(w))
 
-    assert final(scale_by_soap(every=5)) < 0.5 * final(make_optimizer("adam"))
+    assert final(soap.scale_by_soap(every=5, refresh=1)) < 0.5 * final(make_optimizer("adam"))
 
 
 @pytest.mark.parametrize(
@@ -245,3 +244,22 @@ def test_wrong_inputs():
         run(data=(np.zeros((5, 3)), np.zeros((6, 2))))
     with pytest.raises(ValueError, match="at least one batch"):
         run(data=linear_data(KEY, 50))
+
+
+@pytest.mark.parametrize("size", [3, 32, 70])
+@pytest.mark.parametrize("scale", [1.0, 1e-25])
+@pytest.mark.parametrize("rank", ["full", "five", "none"])
+def test_orthonormal_basis(size, scale, rank):
+    """Orthogonal to rounding whatever the matrix; the eigenvectors, once iterated."""
+    rng = np.random.default_rng(0)
+    keep = {"full": size, "five": 5, "none": 0}[rank]
+    factor = rng.normal(size=(size, size)) * (np.arange(size) < keep) * 0.5 ** np.arange(size)
+    matrix = jnp.asarray(scale * factor @ factor.T, jnp.float32)
+    basis = jnp.eye(size)
+    for _ in range(60):
+        basis = jax.jit(soap._iterate)(matrix, basis)
+    q = np.asarray(basis, float)
+    np.testing.assert_allclose(q.T @ q, np.eye(size), atol=2e-6)
+    turned = q.T @ np.asarray(matrix, float) @ q / scale
+    off_diagonal = turned - np.diag(np.diag(turned))
+    assert np.abs(off_diagonal).max() <= 2e-3 * np.abs(turned).max()
