@@ -25,7 +25,7 @@ from jaxsed.emulators import (
     train_photometric,
 )
 from jaxsed.emulators.photometric import curve_difference
-from jaxsed.emulators.train import simulate_pairs
+from jaxsed.emulators.train import rmse_loss, simulate_pairs
 from jaxsed.learn import FitSettings
 from jaxsed.magnitudes import from_arsinh, to_arsinh
 from jaxsed.nets import mlp
@@ -317,8 +317,18 @@ def test_training(tmp_path):
     assert error_table(again).row_count == 3
 
 
+def test_losses():
+    layers = ((jnp.zeros((2, 3)), jnp.zeros(3)),)
+    x, y = jnp.zeros((4, 2)), jnp.ones((4, 3)) * jnp.array([1.0, 2.0, 3.0])
+    key = jax.random.key(0)
+    assert float(rmse_loss()(layers, (x, y), key)) == pytest.approx(np.sqrt(14 / 3))
+    assert float(rmse_loss(kind="band_rmse")(layers, (x, y), key)) == pytest.approx(2.0)
+    gradient = jax.grad(rmse_loss())(layers, (x, 0 * y), key)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
+
+
 def test_training_on_fresh_pairs():
-    settings = dataclasses.replace(SMALL, fresh=True, n_train=5000)
+    settings = dataclasses.replace(SMALL, fresh=True, n_train=5000, loss="band_rmse")
     emulator, _ = train_photometric(KEY, toy_simulate, TARGET, settings=settings, progress=False)
     assert float(jnp.max(emulator.error.sigma)) < 0.1
 
@@ -365,6 +375,8 @@ def test_wrong_names_and_tests():
         measure_error(EMULATOR, np.ones((5, 4)), np.ones((5, 2)))
     with pytest.raises(ValueError, match="width >= 1"):
         TrainSettings(width=0)
+    with pytest.raises(ValueError, match="unknown loss 'mse'"):
+        TrainSettings(loss="mse")
 
 
 def test_softening_near_zero_flux():

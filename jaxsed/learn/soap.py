@@ -34,7 +34,7 @@ class SoapState(NamedTuple):
 
 
 def scale_by_soap(
-    b1: float = 0.95, b2: float = 0.99, *, every: int = 50, refresh: int = 5, eps: float = 1e-8
+    b1: float = 0.95, b2: float = 0.99, *, every: int = 30, refresh: int = 5, eps: float = 1e-8
 ) -> optax.GradientTransformation:
     """Direction of SOAP with a learning rate of one; leaves that are no matrices follow Adam.
 
