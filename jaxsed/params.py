@@ -115,6 +115,25 @@ def _(prior: dist.TwoSidedTruncatedDistribution, u: Array) -> tuple[Array, Array
     return jnp.clip(value, prior.low, prior.high), jnp.zeros_like(u).sum()
 
 
+def distribution(name: str, *args: float) -> dist.Distribution:
+    """A prior by name: uniform, log_uniform, normal, truncated_normal or student_t.
+
+    Raises ValueError for another name.
+    """
+    known: dict[str, Callable[..., dist.Distribution]] = {
+        "uniform": dist.Uniform,
+        "log_uniform": dist.LogUniform,
+        "normal": dist.Normal,
+        "truncated_normal": lambda mean, sigma, low, high: dist.TruncatedNormal(
+            mean, sigma, low=low, high=high
+        ),
+        "student_t": dist.StudentT,
+    }
+    if name not in known:
+        raise ValueError(f"unknown distribution {name!r}: expected one of {', '.join(known)}")
+    return known[name](*args)
+
+
 def student_t2(scale: float, limit: float, size: int) -> dist.Distribution:
     """`size` independent Student-t(2) priors of this scale, truncated to +-limit."""
     base = dist.StudentT(2.0, jnp.zeros(size), scale)

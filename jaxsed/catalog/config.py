@@ -25,7 +25,7 @@ PHYSICS = ("provabgs", "prospector")
 PREDICTORS = ("auto", "emulator", "physics")
 IGM = ("inoue2014", "madau1995")
 COSMOLOGIES = ("planck15", "planck13", "wmap9")
-METHODS = ("nuts",)
+METHODS = ("nuts", "hmc")
 UPPER_LIMITS = ("none", "negative_error")
 CURVE_SUFFIXES = (".dat", ".txt", ".par", ".csv", ".ascii")
 BIRTH_CLOUD_AGES = {"paper": 0.1, "fsps": 0.01}
@@ -197,13 +197,13 @@ class SamplerConfig:
     """``[sampler]``."""
 
     method: str = _key(_one_of(*METHODS), "nuts")
-    warmup: int = _key(_whole(10, 1_000_000), 500)
-    draws: int = _key(_whole(10, 1_000_000), 500)  # per chain
+    warmup: int = _key(_whole(100, 1_000_000), 600)
+    draws: int = _key(_whole(100, 1_000_000), 1000)  # per chain
     chains: int = _key(_whole(2, 64), 4)
-    max_tree_depth: int = _key(_whole(2, 15), 8)
+    max_tree_depth: int = _key(_whole(2, 15), 6)
     target_accept: float = _key(_between(0.5, 0.99), 0.8)
-    batch: int = _key(_whole(1, 100_000), 64)  # galaxies per chunk
-    retries: int = _key(_whole(0, 10), 1)  # longer runs of what did not converge
+    batch: int = _key(_whole(1, 100_000), 256)  # galaxies per chunk
+    retries: int = _key(_whole(0, 50), 7)  # longer runs of what did not converge
 
 
 @dataclass(frozen=True, kw_only=True)

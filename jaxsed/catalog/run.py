@@ -145,6 +145,9 @@ def fit_catalog(
     else:
         if engine is None:
             engine = _default_engine(config, filters, train=train, report=say)
+            fitted = (observations.flag & int(NOT_FITTED)) == 0
+            if fitted.any():
+                engine.prepare(observations.redshift[fitted])
         provenance = dict(getattr(engine, "provenance", {}))
         writer.agree(_engine_identity(provenance))
         started = datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jaxsed import params
@@ -18,11 +18,20 @@ from jaxsed.emulators import (
     TrainSettings,
     train_photometric,
 )
+from jaxsed.emulators.train import FAST
 from jaxsed.learn import History
 from jaxsed.sps.models import GalaxyFamily
 from jaxsed.sps.photometry import Filter
 from jaxsed.sps.sed import GalaxyModel, galaxy_model
 from jaxsed.sps.ssp import SSPGrid
+
+CACHE_SETTINGS = TrainSettings(
+    n_train=1_000_000,
+    width=128,
+    mu_0=-6.0,
+    fit=dataclasses.replace(FAST, max_seconds=900.0),
+)
+"""Sizes of an emulator that `jaxsed fit --train` makes for the user's cache."""
 
 BLOCK = 256
 """Galaxies simulated together: their spectra then stay in the processor's caches."""
@@ -85,14 +94,3 @@ def train_emulator(
     return train_photometric(
         key, simulate, target, settings=settings, checkpoint=checkpoint, progress=progress
     )
-
-
-def parameter_box(emulator: PhotometricEmulator) -> dict[str, tuple[float, float]]:
-    """Range of every input of an emulator."""
-    return {
-        name: (float(low), float(high))
-        for name, low, high in zip(
-            emulator.feature_names, jnp.asarray(emulator.low), jnp.asarray(emulator.high),
-            strict=True,
-        )
-    }  # fmt: skip

@@ -32,9 +32,9 @@ class Settings:
     """
 
     chains: int = 4
-    warmup: int = 400
-    draws: int = 500
-    retries: int = 3
+    warmup: int = 600
+    draws: int = 1000
+    retries: int = 7
     max_tree_depth: int = 6
     target_acceptance: float = 0.8
     starts: int = 8

@@ -279,6 +279,7 @@ def galaxy_model(
     scatter: float = metallicity.SCATTER_DEX,
     ln_step: float = LN_STEP,
     cosmology: cosmo.Cosmology = cosmo.PLANCK15,
+    igm: str = "inoue2014",
 ) -> GalaxyModel:
     """Assemble the direct physics for a set of bands.
 
@@ -294,6 +295,7 @@ def galaxy_model(
         scatter: of metallicity at one age, dex.
         ln_step: step of the rest-frame grid in ln(wavelength).
         cosmology: sets age and distance.
+        igm: "inoue2014" or "madau1995".
 
     Raises ValueError naming the bands the SSP grid does not reach in this redshift range.
     """
@@ -321,7 +323,7 @@ def galaxy_model(
         physics=physics(stars.axis, stars.log_z_solar),
         stars=stars,
         dust=CharlotFall.build(grid),
-        igm=igm_table(grid, z_max=z_high),
+        igm=igm_table(grid, z_max=max(z_high, 0.1), model=igm),
         bands=project(bands, grid),
         cosmology=cosmology,
         name=name,

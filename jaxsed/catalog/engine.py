@@ -1,0 +1,235 @@
+"""The engine of `jaxsed fit`: observations of a chunk of galaxies in, posteriors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxsed import infer, params
+from jaxsed.catalog.chunk import PERCENTILES, ChunkResult
+from jaxsed.catalog.config import Config
+from jaxsed.catalog.errors import JaxsedError
+from jaxsed.catalog.flags import Flag
+from jaxsed.catalog.predictors import COSMOLOGIES, Predictor, make_predictor
+from jaxsed.catalog.tables import Observations
+from jaxsed.problem import Problem, photometry
+from jaxsed.sps.models import family
+from jaxsed.sps.photometry import Filter
+
+FREE_REDSHIFT = (0.01, 4.0)
+"""Prior of a free redshift, uniform, where the configuration has none."""
+
+OUTSIDE_SHARE = 0.01
+"""A galaxy with a larger share of draws outside the emulator's range is flagged."""
+
+
+def make_engine(
+    config: Config,
+    filters: Sequence[Filter],
+    *,
+    train: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Engine:
+    """The engine that a configuration describes.
+
+    Raises JaxsedError for a prior or a predictor that cannot be had.
+    """
+    return Engine(config, filters, train=train, report=report)
+
+
+class Engine:
+    """Fits chunks of galaxies; compiled code is kept from one chunk to the next."""
+
+    def __init__(self, config, filters, *, train, report):
+        self.config = config
+        self.filters = filters
+        self.train = train
+        self.report = report
+        self.family = family(config.model.physics)
+        self.cosmology = COSMOLOGIES[config.model.cosmology]
+        self.free_redshift = config.catalog.redshift == "free"
+        sampler = config.sampler
+        self.settings = infer.Settings(
+            chains=sampler.chains,
+            warmup=sampler.warmup,
+            draws=sampler.draws,
+            retries=sampler.retries,
+            max_tree_depth=sampler.max_tree_depth,
+            target_acceptance=sampler.target_accept,
+        )
+        self._check_priors()
+        self.predictor: Predictor | None = None
+        self.provenance: dict[str, Any] = {}
+
+    def prepare(self, redshift: np.ndarray) -> None:
+        """Choose the predictor for galaxies at these redshifts (NaN where free).
+
+        Raises JaxsedError if there is none.
+        """
+        low, high = self.config.catalog.redshift_prior or FREE_REDSHIFT
+        z = np.array([low, high]) if self.free_redshift else redshift
+        self.predictor = make_predictor(
+            self.config, self.filters, z, train=self.train, report=self.report
+        )
+        self.provenance = dict(self.predictor.provenance)
+        self.report(f"predictor: {self.predictor.kind} ({self.predictor.reason})")
+
+    def __call__(
+        self, ids: Sequence[str], observations: Observations, seeds: NDArray[np.uint32]
+    ) -> ChunkResult:
+        """Fit n galaxies; see `jaxsed.catalog.chunk.Engine`."""
+        if self.predictor is None:
+            self.prepare(observations.redshift)
+        predictor = self.predictor
+        kind = np.where(predictor.reachable, observations.kind, 0)[:, predictor.reachable]
+        flux = observations.flux[:, predictor.reachable]
+        error = observations.error[:, predictor.reachable]
+        data = photometry(
+            flux, error, kind,
+            error_floor=self.config.likelihood.error_floor,
+            emulator_sigma=predictor.sigma,
+            emulator_correlation=(
+                predictor.correlation if self.config.likelihood.emulator_covariance else None
+            ),
+        )  # fmt: skip
+        problem = Problem(self._prior(observations.redshift), predictor.forward, data)
+        keys = jax.random.wrap_key_data(jnp.asarray(seeds))
+        samples = infer.sample(
+            keys, problem, method=self.config.sampler.method, settings=self.settings,
+            report=self._progress,
+        )  # fmt: skip
+        derived = _derived(predictor.physics, samples.theta)
+        d = samples.diagnostics
+        return ChunkResult(
+            theta=self._sampled(samples.theta),
+            derived=derived,
+            log_density=samples.log_density,
+            chi2=_chi2(samples.flux, data),
+            n_bands=(kind != 0).sum(axis=1),
+            rhat_max=_worst(d.rhat, np.max),
+            ess_bulk_min=_worst(d.ess_bulk, np.min),
+            ess_tail_min=_worst(d.ess_tail, np.min),
+            divergences=d.divergences,
+            unique_fraction=d.unique_fraction,
+            method=samples.method,
+            flag=self._flags(samples.theta, observations.kind),
+            predicted_flux=self._predicted(samples.flux),
+            per_galaxy={"sfh_age": self._sfh_age(len(ids))},
+        )
+
+    def _check_priors(self) -> None:
+        prior = self.family.prior(0.5)
+        for name in self.config.prior:
+            if name not in prior._fields or name == "redshift":
+                known = [f for f in prior._fields if f != "redshift"]
+                raise JaxsedError(
+                    f"[prior]: {self.family.name} has no parameter {name!r}; it has "
+                    f"{', '.join(known)}."
+                )
+            width = params.widths(prior)[prior._fields.index(name)]
+            if width != 1:
+                raise JaxsedError(f"[prior]: {name} is a vector, whose prior cannot be replaced.")
+
+    def _prior(self, redshift: np.ndarray) -> Any:
+        """Priors of a batch: leaves with a galaxy axis."""
+        changed = {
+            name: params.distribution(entry.distribution, *entry.args)
+            for name, entry in self.config.prior.items()
+        }
+
+        def one(z):
+            if self.free_redshift:
+                bounds = self.config.catalog.redshift_prior or FREE_REDSHIFT
+                z = params.distribution("uniform", *(b + 0.0 * z for b in bounds))
+            return self.family.prior(z, self.cosmology)._replace(**changed)
+
+        z = np.zeros_like(redshift) if self.free_redshift else redshift
+        return jax.vmap(one)(jnp.asarray(z, dtype=float))
+
+    def _sampled(self, theta: Any) -> dict[str, np.ndarray]:
+        fields = theta._asdict()
+        if not self.free_redshift:
+            fields.pop("redshift")
+        return fields
+
+    def _flags(self, theta: Any, kind: np.ndarray) -> np.ndarray:
+        flag = np.zeros(len(kind), np.int64)
+        lost = (kind[:, ~self.predictor.reachable] != 0).any(axis=1)
+        flag[lost] |= int(Flag.UNREACHABLE_BAND)
+        if self.predictor.kind == "emulator":
+            inside = _inside(self.predictor.forward, theta)
+            outside = 1 - inside.reshape(len(kind), -1).mean(axis=1)
+            flag[outside > OUTSIDE_SHARE] |= int(Flag.OUTSIDE_EMULATOR)
+        return flag
+
+    def _predicted(self, flux: np.ndarray) -> np.ndarray:
+        flat = flux.reshape(flux.shape[0], -1, flux.shape[-1])
+        found = np.moveaxis(np.percentile(flat, PERCENTILES, axis=1), 0, 1)
+        full = np.full((*found.shape[:2], len(self.filters)), np.nan)
+        full[..., self.predictor.reachable] = found
+        return full
+
+    def _sfh_age(self, n: int) -> np.ndarray:
+        age = np.asarray(self.predictor.physics.stars.axis.age)
+        return np.broadcast_to(age, (n, age.size))
+
+    def _progress(self, phase: str, done: int, running: int) -> None:
+        if phase == "start" or done % self.settings.draws == 0 or phase == "longer":
+            self.report(f"  {phase}: {done} transitions, {running} galaxies")
+
+
+def _worst(values: np.ndarray, of: Callable) -> np.ndarray:
+    return of(values, axis=1)
+
+
+def _chi2(flux: np.ndarray, data) -> np.ndarray:
+    """[galaxy] smallest chi-square of the draws, detections only."""
+    scaled = flux * np.asarray(data.inverse_sigma)[:, None, None]
+    residual = scaled - np.asarray(data.scaled)[:, None, None]
+    if data.whitener is not None:
+        residual = np.einsum("gij,gcdj->gcdi", np.asarray(data.whitener), residual)
+    return (residual**2).sum(axis=-1).min(axis=(1, 2))
+
+
+def _over_draws(function, theta: Any) -> Any:
+    """Apply a function of one theta to draws [galaxy, chain, draw], a block at a time."""
+    shape = np.shape(theta.log_mass_formed)
+    full = type(theta)(*(_fill(np.asarray(v), shape) for v in theta))
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[3:]), full)
+    block, n = 65536, int(np.prod(shape))
+    parts = []
+    for start in range(0, n, block):
+        rows = np.arange(start, start + block) % n  # always full blocks: one compilation
+        part = function(jax.tree.map(lambda a, r=rows: a[r], flat))
+        parts.append(jax.tree.map(np.asarray, part))
+    joined = jax.tree.map(lambda *a: np.concatenate(a)[:n], *parts)
+    return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), joined)
+
+
+def _fill(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A known parameter, one per galaxy, repeated for every draw."""
+    return value if value.ndim >= 3 else np.broadcast_to(value[:, None, None], shape)
+
+
+@jax.jit
+def _derive(model, theta):
+    return jax.lax.map(model.derived, theta, batch_size=256)
+
+
+@jax.jit
+def _contains(emulator, theta):
+    return jax.vmap(emulator.inside)(theta)
+
+
+def _derived(model, theta: Any) -> dict[str, np.ndarray]:
+    return _over_draws(partial(_derive, model), theta)._asdict()
+
+
+def _inside(emulator, theta: Any) -> np.ndarray:
+    return _over_draws(partial(_contains, emulator), theta)

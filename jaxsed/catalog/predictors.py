@@ -1,0 +1,231 @@
+"""What evaluates a configured model: the direct physics, or an emulator that covers the bands."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsed import cosmology as cosmo
+from jaxsed.catalog.config import Config
+from jaxsed.catalog.errors import JaxsedError
+from jaxsed.emulators import FilterCurve, PhotometricEmulator
+from jaxsed.problem import MAG_TO_RELATIVE
+from jaxsed.sps.models import GalaxyFamily, family
+from jaxsed.sps.photometry import Filter
+from jaxsed.sps.sed import GalaxyModel, galaxy_model, unreachable
+from jaxsed.sps.ssp import SSPGrid, load_ssp, read_ssp
+
+COSMOLOGIES = {"planck15": cosmo.PLANCK15, "planck13": cosmo.PLANCK13, "wmap9": cosmo.WMAP9}
+
+BUDGET = 0.5
+"""An emulator is within budget if its error in every band is below this share of the error floor:
+its part of the total uncertainty is then below an eighth."""
+
+TRAINED_WITH = {"birth_cloud_age": 0.1, "igm": "inoue2014", "cosmology": "planck15"}
+"""The settings that shipped emulators were trained with; others need the physics."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A forward model for the bands of a run, and the physics for derived quantities."""
+
+    forward: GalaxyModel | PhotometricEmulator
+    physics: GalaxyModel
+    kind: str
+    """"emulator" or "physics"."""
+    sigma: np.ndarray
+    """[band] error of the forward model in mag; zero for the physics."""
+    correlation: np.ndarray | None
+    """[band, band] of the emulator's errors."""
+    reachable: np.ndarray
+    """[band] whether the forward model predicts the band; the others get zeros."""
+    provenance: dict[str, Any]
+    reason: str
+    """Why this one, in words for the user."""
+
+
+def load_grid(config: Config) -> SSPGrid:
+    """The configured SSP grid: shipped, or a file of the user's.
+
+    Raises JaxsedError for a file that is not there or cannot be read.
+    """
+    name = config.model.ssp
+    path = config.find_file(name)
+    try:
+        return read_ssp(path) if path is not None else load_ssp(name)
+    except (ValueError, OSError) as error:
+        raise JaxsedError(f"[model] ssp = {name!r}: {error}") from error
+
+
+def cache_folder() -> Path:
+    """Where emulators trained on this machine are kept; the environment's XDG rules apply."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "jaxsed" / "emulators"
+
+
+def emulator_files() -> list[Path]:
+    """Emulators that come with the package, and those in the user's cache."""
+    shipped = Path(str(resources.files("jaxsed.weights")))
+    return sorted(shipped.glob("emulator_*.h5")) + sorted(cache_folder().glob("*.h5"))
+
+
+def find_emulator(
+    config: Config, filters: Sequence[Filter], redshift: np.ndarray, grid: SSPGrid
+) -> tuple[Path, PhotometricEmulator] | None:
+    """The first emulator of this physics that covers the bands and redshifts, if any.
+
+    Bands are matched by their curves, not by their names. The result has just these bands.
+    """
+    if config.model.emulator is not None:
+        path = config.find_file(config.model.emulator)
+        if path is None:
+            raise JaxsedError(f"[model] emulator: there is no file {config.model.emulator!r}.")
+        emulator = PhotometricEmulator.load(path)
+        return path, _matched(emulator, filters, redshift, config, strict=True)
+    if any(getattr(config.model, key) != value for key, value in TRAINED_WITH.items()):
+        return None
+    for path in emulator_files():
+        emulator = PhotometricEmulator.load(path)
+        if emulator.record.physics != config.model.physics or emulator.record.ssp != grid.name:
+            continue
+        matched = _matched(emulator, filters, redshift, config, strict=False)
+        if matched is not None:
+            return path, matched
+    return None
+
+
+def _matched(emulator, filters, redshift, config, *, strict):
+    names = [emulator.find_band(FilterCurve(f.wave, f.trans)) for f in filters]
+    missing = [f.name for f, name in zip(filters, names, strict=True) if name is None]
+    z = emulator.feature_names.index("redshift")
+    low, high = float(emulator.box_low[z]), float(emulator.box_high[z])
+    outside = (redshift < low - 1e-6) | (redshift > high + 1e-6)
+    if strict and missing:
+        raise JaxsedError(
+            f"[model] emulator {config.model.emulator!r} has no curve like that of "
+            f"{', '.join(missing)}; train one with `jaxsed train` or set predictor = \"physics\"."
+        )
+    # A few galaxies outside are flagged; a catalogue of them needs another emulator.
+    if not strict and (missing or outside.mean() > 0.05):
+        return None
+    return emulator.select(names)
+
+
+def make_predictor(
+    config: Config,
+    filters: Sequence[Filter],
+    redshift: np.ndarray,
+    *,
+    train: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> Predictor:
+    """Choose what evaluates the model for these bands and redshifts.
+
+    ``predictor = "auto"`` takes the one with fewer multiplications among the direct physics and
+    an emulator within the error budget.
+
+    Raises JaxsedError if an emulator is asked for and none covers the bands.
+    """
+    galaxies = family(config.model.physics)
+    grid = load_grid(config)
+    z_range = (float(redshift.min()), float(redshift.max()))
+    blocked = set(unreachable(filters, np.asarray(grid.wave), z_range))
+    reachable = np.array([f.name not in blocked for f in filters])
+    if not reachable.any():
+        raise JaxsedError(
+            f"the SSP grid {grid.name} reaches none of the bands at redshifts "
+            f"{z_range[0]:g} to {z_range[1]:g}."
+        )
+    usable = [f for f, ok in zip(filters, reachable, strict=True) if ok]
+    physics = galaxy_model(
+        galaxies.physics, galaxies.name, grid, usable,
+        redshift_range=z_range, birth_cloud_age=config.model.birth_cloud_age,
+        cosmology=COSMOLOGIES[config.model.cosmology], igm=config.model.igm,
+    )  # fmt: skip
+    wanted = config.model.predictor
+    found = None
+    if wanted != "physics":
+        found = find_emulator(config, usable, redshift, grid)
+        if found is None and train:
+            found = _train(galaxies, grid, usable, z_range, report)
+        if found is None and wanted == "emulator":
+            raise JaxsedError(
+                "no emulator covers these bands and redshifts: --train makes one (some 15 minutes "
+                'on two cores), or set predictor = "physics" in [model].'
+            )
+    if found is not None:
+        path, emulator = found
+        chosen, reason = _prefer(emulator, physics, config.likelihood.error_floor, wanted)
+        if chosen:
+            return _emulated(path, emulator, physics, reachable, reason)
+    else:
+        reason = "no emulator covers these bands and redshifts"
+    if wanted == "physics":
+        reason = "as configured"
+    provenance = {"predictor": "physics", "ssp": grid.name, "ssp_checksum": _digest(grid)}
+    zeros = np.zeros(len(usable))
+    return Predictor(physics, physics, "physics", zeros, None, reachable, provenance, reason)
+
+
+def _emulated(path, emulator, physics, reachable, reason) -> Predictor:
+    sigma = np.asarray(emulator.error_ab.sigma, float)
+    covariance = np.asarray(emulator.error_ab.covariance, float)
+    scale = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.maximum(np.outer(scale, scale), 1e-30)
+    provenance = {
+        "predictor": "emulator",
+        "emulator": path.name,
+        "emulator_checksum": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "ssp": emulator.record.ssp,
+    }
+    return Predictor(
+        emulator, physics, "emulator", sigma, correlation, reachable, provenance, reason
+    )
+
+
+def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
+    worst = float(np.max(np.asarray(emulator.error_ab.sigma)))
+    if wanted == "emulator":
+        return True, f"as configured; its largest error is {worst:.4f} mag"
+    allowed = BUDGET * floor / MAG_TO_RELATIVE
+    if not worst <= allowed:
+        return False, f"the emulator's error of {worst:.4f} mag exceeds {allowed:.4f} mag"
+    network = sum(int(np.size(w)) for w, _ in emulator.layers)
+    stars = physics.stars
+    direct = int(stars.young.size + stars.old.size + physics.bands.matrix.size)
+    if network > direct:
+        return False, f"the physics takes {direct} multiplications, the emulator {network}"
+    return True, (
+        f"error at most {worst:.4f} mag; {network} multiplications against {direct} of the physics"
+    )
+
+
+def _train(galaxies: GalaxyFamily, grid, filters, z_range, report):
+    from jaxsed.catalog.train import CACHE_SETTINGS, train_emulator
+
+    margin = 0.05 * (1 + z_range[1])
+    low, high = max(z_range[0] - margin, 0.0), z_range[1] + margin
+    minutes = CACHE_SETTINGS.fit.max_seconds / 60
+    report(f"training an emulator for {len(filters)} bands: about {minutes:.0f} minutes")
+    emulator, _ = train_emulator(
+        jax.random.key(0), galaxies, grid, filters,
+        redshift_range=(low, high), settings=CACHE_SETTINGS,
+    )  # fmt: skip
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = "|".join([galaxies.name, grid.name, *(f.name for f in filters), f"{low}-{high}"])
+    path = folder / f"{galaxies.name}_{hashlib.sha256(names.encode()).hexdigest()[:12]}.h5"
+    emulator.save(path)
+    return path, emulator
+
+
+def _digest(grid: SSPGrid) -> str:
+    return hashlib.sha256(np.ascontiguousarray(np.asarray(grid.lnu)).tobytes()).hexdigest()
