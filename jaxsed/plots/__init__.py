@@ -1,0 +1,13 @@
+"""Pictures of results and emulators, each a matplotlib `Figure`.
+
+``corner``, ``sed`` and ``sfh`` show one galaxy, ``catalog`` a run, ``compare`` two sets of values,
+``emulator_errors`` an emulator; ``save_all`` writes PNGs of a run.  The figures are not known to
+pyplot, so nothing has to be closed and no backend is chosen: save one with ``figure.savefig``; a
+notebook shows it after ``%matplotlib inline``.
+"""
+
+from jaxsed.plots.emulator import emulator_errors
+from jaxsed.plots.galaxy import corner, sed, sfh
+from jaxsed.plots.run import catalog, compare, save_all
+
+__all__ = ["catalog", "compare", "corner", "emulator_errors", "save_all", "sed", "sfh"]
