@@ -5,7 +5,7 @@ Q_L and Q_R; Adam runs on Q_L^T G Q_R, and its step is turned back (Vyas et al. 
 3). Both bases follow L and R by orthogonal iteration, every few tens of steps.
 
 The orthonormalisation is written out in XLA operations. LAPACK's runs on threads of its own,
-which fight XLA's for the processor: on a busy machine that slows training down fifty times.
+which fight XLA's for the processor: on a busy machine that slows training down some tens of times.
 """
 
 from typing import Any, NamedTuple
