@@ -1,11 +1,11 @@
 """Theta, its prior and its coordinates.
 
 A *theta* is one NamedTuple of named physical parameters.  The prior is the same NamedTuple with
-a `numpyro.distributions` object in each field, or a number where the parameter is known.  Every prior is carried to **standard-normal
-coordinates** ``u``: a parameter is the quantile of its prior at ``Phi(u)``, so that the prior
-density of ``u`` is N(0, I) whatever the prior was.  Parameters the data say nothing about are
-then exactly unit normals, which is the easiest thing a Hamiltonian sampler can meet, and no draw
-can leave the prior's support.
+a `numpyro.distributions` object in each field, or a number where the parameter is known.  Every
+prior is carried to **standard-normal coordinates** ``u``: a parameter is the quantile of its prior
+at ``Phi(u)``, so that the prior density of ``u`` is N(0, I) whatever the prior was.  Parameters
+the data say nothing about are then exactly unit normals, which is the easiest thing a Hamiltonian
+sampler can meet, and no draw can leave the prior's support.
 """
 
 from __future__ import annotations
@@ -93,13 +93,15 @@ def _(prior: dist.Normal, u: Array) -> tuple[Array, Array]:
 
 @from_normal.register
 def _(prior: dist.Uniform, u: Array) -> tuple[Array, Array]:
-    return prior.low + (prior.high - prior.low) * ndtr(u), jnp.zeros_like(u).sum()
+    value = prior.low + (prior.high - prior.low) * ndtr(u)
+    return _inside(prior, value), jnp.zeros_like(u).sum()
 
 
 @from_normal.register
 def _(prior: dist.LogUniform, u: Array) -> tuple[Array, Array]:
     ln_low, ln_high = jnp.log(prior.low), jnp.log(prior.high)
-    return jnp.exp(ln_low + (ln_high - ln_low) * ndtr(u)), jnp.zeros_like(u).sum()
+    value = jnp.exp(ln_low + (ln_high - ln_low) * ndtr(u))
+    return _inside(prior, value), jnp.zeros_like(u).sum()
 
 
 @from_normal.register
@@ -112,7 +114,7 @@ def _(prior: dist.TwoSidedTruncatedDistribution, u: Array) -> tuple[Array, Array
         value = base.loc + base.scale * (2 * p - 1) / jnp.sqrt(2 * p * (1 - p))
     else:
         value = base.icdf(p)
-    return jnp.clip(value, prior.low, prior.high), jnp.zeros_like(u).sum()
+    return _inside(prior, value), jnp.zeros_like(u).sum()
 
 
 def distribution(name: str, *args: float) -> dist.Distribution:
@@ -132,6 +134,11 @@ def distribution(name: str, *args: float) -> dist.Distribution:
     if name not in known:
         raise ValueError(f"unknown distribution {name!r}: expected one of {', '.join(known)}")
     return known[name](*args)
+
+
+def _inside(prior: Any, value: Array) -> Array:
+    # Rounding can carry a value past the end of the prior, where a density would be zero.
+    return jnp.clip(value, prior.low, prior.high)
 
 
 def student_t2(scale: float, limit: float, size: int) -> dist.Distribution:
@@ -207,8 +214,8 @@ def _probit(p: Array) -> Array:
 def sticks(simplex: Array) -> Array:
     """Stick-breaking fractions of a simplex: ``v_k = x_k / (1 - sum_{j<k} x_j)``, shape [K-1]."""
     tail = jnp.cumsum(simplex[::-1])[::-1]
-    tiny = jnp.finfo(tail.dtype).tiny
-    return simplex[:-1] / jnp.maximum(tail[:-1], tiny)
+    # The floor's square is still a number in 32-bit: derivatives divide by it.
+    return simplex[:-1] / jnp.maximum(tail[:-1], 1e-15)
 
 
 def is_fixed(leaf: Any) -> bool:
