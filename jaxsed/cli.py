@@ -179,8 +179,13 @@ def device_checks() -> list[Check]:
 
 
 @app.command()
-def doctor() -> None:
-    """Look at the environment: versions, devices, precision.  Exit 1 if jaxsed cannot work."""
+def doctor(
+    quick: Annotated[bool, typer.Option("--quick", help="versions and devices only")] = False,
+) -> None:
+    """Check versions, devices and precision, and compute known answers.
+
+    Exit 1 if jaxsed cannot work or gets an answer wrong.
+    """
     use_all_cores()
     from rich.console import Console
     from rich.table import Table
@@ -193,6 +198,10 @@ def doctor() -> None:
     broken = any(check.required and not check.ok for check in checks)
     if not broken:
         checks += device_checks()
+        if not quick:
+            from jaxsed.checks import self_check
+
+            checks += [Check(*check) for check in self_check()]
         broken = any(check.required and not check.ok for check in checks)
     view = Table("", "found", "")
     for check in checks:

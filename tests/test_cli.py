@@ -10,6 +10,7 @@ from fake_engine import CONFIG, FakeEngine, write_inputs
 from jaxsed import __version__, cli
 from jaxsed.catalog.citations import CITATIONS, components
 from jaxsed.catalog.config import parse_config
+from jaxsed.checks import Check
 
 
 def call(capsys, *arguments):
@@ -102,19 +103,31 @@ def test_doctor(capsys, monkeypatch):
     assert code == 0
     for word in (__version__, "jax", "numpyro", "sedpy", "distrax", "devices", "float32 product"):
         assert word in out
+    assert "hmc on a Gaussian" in out
     assert "PROBLEM" not in out
 
 
 def test_doctor_reports_what_does_not_import(capsys, monkeypatch):
     monkeypatch.setattr(cli, "use_all_cores", lambda: None)
     monkeypatch.setitem(sys.modules, "distrax", None)  # makes its import fail
-    code, out, _ = call(capsys, "doctor")
+    code, out, _ = call(capsys, "doctor", "--quick")
     assert code == 0
     assert "not usable" in out
+    assert "Gaussian" not in out
     monkeypatch.setitem(sys.modules, "numpyro", None)
     code, out, _ = call(capsys, "doctor")
     assert code == 1
     assert "PROBLEM" in out
+
+
+def test_doctor_reports_a_wrong_answer(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "use_all_cores", lambda: None)
+    monkeypatch.setattr(
+        "jaxsed.checks.self_check", lambda: [Check("physics", "off by 1 mag", False)]
+    )
+    code, out, _ = call(capsys, "doctor")
+    assert code == 1
+    assert "off by 1 mag" in out
 
 
 def test_cite_all(capsys):

@@ -6,14 +6,15 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from astropy.cosmology import Planck15
 from plot_data import AGES, make_emulator, make_results
 
 from jaxsed import plots
 from jaxsed.catalog import chunk
-from jaxsed.catalog.config import LikelihoodConfig
+from jaxsed.catalog.config import LikelihoodConfig, ModelConfig
 from jaxsed.catalog.flags import TEXT, Flag
 from jaxsed.catalog.results import QUANTITIES
-from jaxsed.plots.data import DEFAULT_FLOOR, PERCENTILES
+from jaxsed.plots.data import DEFAULT_COSMOLOGY, DEFAULT_FLOOR, PERCENTILES
 from jaxsed.plots.galaxy import MICROJANSKY_PER_MAGGIE, columns, interval
 from jaxsed.plots.run import NMAD, offset_and_scatter
 from jaxsed.plots.style import LABELS, label
@@ -284,6 +285,14 @@ def test_emulator_that_was_not_measured():
 def test_constants_are_those_of_the_catalogue():
     assert chunk.PERCENTILES == PERCENTILES
     assert LikelihoodConfig().error_floor == DEFAULT_FLOOR
+    assert ModelConfig().cosmology == DEFAULT_COSMOLOGY
+
+
+def test_sfh_ends_where_the_universe_begins(tmp_path):
+    results = make_results(tmp_path, 1, draws=20)
+    results.redshift[:] = 3.0
+    [steps] = [p for p in plots.sfh(results, 101).axes[0].patches if p.get_label() == "median"]
+    assert steps.get_data().edges[-1] == pytest.approx(Planck15.age(3.0).value, rel=1e-4)
 
 
 def test_every_quantity_of_the_table_has_a_label():

@@ -29,6 +29,7 @@ CACHE_SETTINGS = TrainSettings(
     n_train=1_000_000,
     width=128,
     mu_0=-6.0,
+    loss="band_rmse",
     fit=dataclasses.replace(FAST, max_seconds=900.0),
 )
 """Sizes of an emulator that `jaxsed fit --train` makes for the user's cache."""

@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 PERCENTILES = (15.865525393, 50.0, 84.134474607)  # -1, 0, +1 sigma of a Gaussian
 MISSING, DETECTION, UPPER_LIMIT = 0, 1, 2
-DEFAULT_FLOOR = 0.05  # of a configuration that does not name one
+DEFAULT_FLOOR, DEFAULT_COSMOLOGY = 0.05, "planck15"  # where a configuration names none
 
 
 class Run(Protocol):
@@ -68,9 +68,24 @@ def title(results: Run, row: int) -> str:
     return str(results.ids[row])
 
 
+def _settings(results: Run, section: str) -> dict[str, Any]:
+    """A section of the run's configuration."""
+    return tomllib.loads(str(results.provenance.get("config", ""))).get(section, {})
+
+
+def universe_age(results: Run, row: int) -> float:
+    """Age of the universe in Gyr at a galaxy's redshift (its median where that was free)."""
+    from jaxsed import cosmology
+
+    redshift = results.redshift[row]
+    if not np.isfinite(redshift):
+        redshift = results.summary("redshift")[row, 1]
+    name = str(_settings(results, "model").get("cosmology", DEFAULT_COSMOLOGY))
+    return float(cosmology.age(float(redshift), getattr(cosmology, name.upper())))
+
+
 def error_floor(results: Run) -> float:
     """The likelihood's error floor as a fraction of the flux; 0 where the run does not say."""
-    text = str(results.provenance.get("config", ""))
-    if not text:
+    if not results.provenance.get("config"):
         return 0.0
-    return float(tomllib.loads(text).get("likelihood", {}).get("error_floor", DEFAULT_FLOOR))
+    return float(_settings(results, "likelihood").get("error_floor", DEFAULT_FLOOR))

@@ -17,6 +17,7 @@ from jaxsed.plots.data import (
     Run,
     error_floor,
     title,
+    universe_age,
 )
 from jaxsed.plots.style import (
     BLACK,
@@ -311,6 +312,9 @@ def sfh(results: Run, id: Any = None, *, row: int | None = None, log_time: bool 
         raise ValueError(f"row {row} (id {results.ids[row]!r}): no star formation in any draw.")
     last = int(np.flatnonzero(alive)[-1]) + 1
     upper = upper[:last]
+    began = universe_age(results, row)  # the oldest interval ends there
+    if upper[-1] > began > (upper[-2] if last > 1 else 0.0):
+        upper[-1] = began
     low, middle, high = np.percentile(rate[:, :last], PERCENTILES, axis=0)
     edges = np.concatenate([[0.0], upper])
     figure = new_figure(5.6, 3.4)

@@ -15,8 +15,8 @@ from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed.params import LN10, Recoordinated, student_t2
-from jaxsed.sps.sed import Attenuation
-from jaxsed.sps.sfh import AgeAxis, IntervalMass, piecewise_constant
+from jaxsed.sps.sed import Attenuation, Formation
+from jaxsed.sps.sfh import AgeAxis, piecewise_constant
 
 N_BINS = 7
 FIRST_EDGES_GYR = (0.03, 0.1)
@@ -97,13 +97,14 @@ class Continuity:
     axis: AgeAxis
     log_z_solar: float = struct.field(pytree_node=False)
 
-    def formation(self, theta: ContinuityTheta, t_age: Array) -> IntervalMass:
+    def formation(self, theta: ContinuityTheta, t_age: Array) -> Formation:
         """Mass per age interval for unit mass formed."""
         edges = bin_edges(t_age)
         ratios = jnp.asarray(theta.log_sfr_ratios)
         log_sfr = -LN10 * jnp.concatenate([jnp.zeros(1, ratios.dtype), jnp.cumsum(ratios)])
         rate = jnp.exp(log_sfr - jnp.max(log_sfr))
-        return piecewise_constant(rate / jnp.sum(rate * jnp.diff(edges)), edges, self.axis)
+        rate = rate / jnp.sum(rate * jnp.diff(edges))
+        return Formation(piecewise_constant(rate, edges, self.axis))
 
     def log_z(self, theta: ContinuityTheta) -> Array:
         """[age] log10 absolute metallicity, the same at all ages."""

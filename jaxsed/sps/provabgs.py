@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed.params import LN10, Recoordinated
-from jaxsed.sps.sed import Attenuation
+from jaxsed.sps.sed import Attenuation, Formation
 from jaxsed.sps.sfh import AgeAxis, BasisHistory, IntervalMass, basis_history, burst
 
 BURST_WIDTH_DEX = 0.15
@@ -76,20 +76,21 @@ class Provabgs:
     z_basis: Array
     """[2, age] metallicity bases at the age nodes."""
 
-    def formation(self, theta: ProvabgsTheta, t_age: Array) -> IntervalMass:
+    def formation(self, theta: ProvabgsTheta, t_age: Array) -> Formation:
         """Mass per age interval for unit mass formed.
 
         ``SFH = (1-f) sum_i beta_i s_i / int sum_i beta_i s_i + f burst``, truncated at the age
-        of the galaxy; a burst before the galaxy existed contributes nothing.
+        of the galaxy; a burst before the galaxy existed contributes nothing.  The burst shines
+        through the diffuse dust alone, as in the published implementation.
         """
         basis = self.history(t_age)
         mass, upper = theta.beta @ basis.mass, theta.beta @ basis.upper
         width = BURST_WIDTH_DEX * LN10
         event = burst(jnp.log(theta.t_burst), width, t_age, self.history.axis)
         smooth = (1 - theta.f_burst * jnp.sum(event.mass)) / jnp.maximum(jnp.sum(mass), 1e-12)
-        return IntervalMass(
-            smooth * mass + theta.f_burst * event.mass,
-            smooth * upper + theta.f_burst * event.upper,
+        return Formation(
+            clouded=IntervalMass(smooth * mass, smooth * upper),
+            bare=IntervalMass(theta.f_burst * event.mass, theta.f_burst * event.upper),
         )
 
     def log_z(self, theta: ProvabgsTheta) -> Array:

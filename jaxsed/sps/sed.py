@@ -71,11 +71,26 @@ class Derived(NamedTuple):
     """[age] Msun/yr, the mean in each age interval of the grid."""
 
 
+class Formation(NamedTuple):
+    """Mass formed per age interval, by what its young stars shine through."""
+
+    clouded: IntervalMass
+    """Stars that spend their youth in birth clouds."""
+    bare: IntervalMass | None = None
+    """Stars seen through the diffuse dust alone, at any age."""
+
+    def total(self) -> IntervalMass:
+        """Both parts together."""
+        if self.bare is None:
+            return self.clouded
+        return IntervalMass(*(a + b for a, b in zip(self.clouded, self.bare, strict=True)))
+
+
 class Physics(Protocol):
     """What a galaxy is made of: a star formation and metallicity history, and dust."""
 
-    def formation(self, theta: Any, t_age: Array) -> IntervalMass:
-        """Mass formed per age interval for unit total mass."""
+    def formation(self, theta: Any, t_age: Array) -> Formation:
+        """Mass formed per age interval, one in total over both parts."""
 
     def log_z(self, theta: Any) -> Array:
         """[age] log10 of the absolute metallicity of the stars at each age node."""
@@ -104,20 +119,27 @@ class Populations:
     unit: float = struct.field(pytree_node=False)
     log_z_solar: float = struct.field(pytree_node=False)
 
-    def light(self, part: IntervalMass, log_z: Array) -> tuple[Array, Array]:
-        """Unattenuated spectra [wave] of the stars below and above the birth-cloud age.
+    def light(self, formation: Formation, log_z: Array) -> tuple[Array, Array]:
+        """Unattenuated spectra [wave] of the stars inside and outside of birth clouds.
 
         Args:
-            part: mass formed per age interval.
+            formation: mass formed per age interval.
             log_z: [age] log10 absolute metallicity at each age node.
         """
         share = metallicity.weights(log_z, self.log_z, self.scatter)
-        young, old = split_at(part, self.birth_cloud_node)
         node = self.birth_cloud_node
-        return (
-            (young * share[:, : node + 1]).ravel() @ self.young,
-            (old * share[:, node:]).ravel() @ self.old,
+        inside, outside = split_at(formation.clouded, node)
+        in_clouds = (inside * share[:, : node + 1]).ravel() @ self.young
+        if formation.bare is None:
+            return in_clouds, (outside * share[:, node:]).ravel() @ self.old
+        bare_young, bare_old = split_at(formation.bare, node)
+        weight = jnp.concatenate(
+            [
+                ((outside + bare_old) * share[:, node:]).ravel(),
+                (bare_young * share[:, : node + 1]).ravel(),
+            ]
         )
+        return in_clouds, weight @ jnp.concatenate([self.old, self.young])
 
 
 def populations(
@@ -212,8 +234,8 @@ class GalaxyModel:
     def spectrum(self, theta: Any) -> Array:
         """Attenuated rest-frame spectrum [wave] in maggies at 10 pc for 1e10 Msun formed."""
         t_age = cosmo.age(theta.redshift, self.cosmology)
-        part = self.physics.formation(theta, t_age)
-        young, old = self.stars.light(part, self.physics.log_z(theta))
+        formation = self.physics.formation(theta, t_age)
+        young, old = self.stars.light(formation, self.physics.log_z(theta))
         dust = self.physics.attenuation(theta)
         young_seen, old_seen = self.dust(dust.birth_cloud, dust.diffuse, dust.index)
         absorbed = 1 - self.igm(theta.redshift)
@@ -223,7 +245,7 @@ class GalaxyModel:
     def derived(self, theta: Any) -> Derived:
         """Masses, star formation rates, ages, metallicity and dust of one galaxy."""
         t_age = cosmo.age(theta.redshift, self.cosmology)
-        part = self.physics.formation(theta, t_age)
+        part = self.physics.formation(theta, t_age).total()
         log_z = self.physics.log_z(theta)
         share = metallicity.weights(log_z, self.stars.log_z, self.stars.scatter)
         mass, age = node_mass(part), self.stars.axis.age

@@ -62,6 +62,7 @@ def main() -> None:
         n_train=options.train,
         width=options.width,
         mu_0=SOFTENING,
+        loss="band_rmse",
         fit=dataclasses.replace(FAST, max_seconds=options.seconds),
     )
     emulator, history = train_emulator(
