@@ -64,14 +64,14 @@ def make_results(folder: Path, n: int = 12, *, draws: int = 400) -> Results:
     row 2 (id 103) has no redshift, so was not fitted."""
     catalog, config = write_inputs(folder, n)
     text = config.read_text().replace("draws = 40", f"draws = {draws}")
-    text = text.replace("missing_error_below = -90.0", "missing_error_below = -90.0", 1)
     config.write_text(text + '[likelihood]\nupper_limits = "negative_error"\n')
     lines = [line.split(",") for line in catalog.read_text().splitlines()]
     first = lines[1]
     first[2], first[3] = str(-0.2 * float(first[2])), str(0.5 * float(first[2]))  # u: below zero
     first[5] = str(-float(first[4]))  # g: an upper limit
     first[10] = "nan"  # z: missing
-    lines[3][1] = "-1"
+    if n >= 3:
+        lines[3][1] = "-1"
     catalog.write_text("\n".join(",".join(cells) for cells in lines) + "\n")
     return fit_catalog(
         config, catalog, folder / "run.h5", engine=HistoryEngine(draws=draws), progress=False

@@ -1,0 +1,127 @@
+"""Self-checks pass here and fail on what is wrong; calibration tells good from bad posteriors."""
+
+import numpy as np
+import pytest
+from plot_data import make_emulator
+from scipy.stats import kstest
+
+from jaxsed import checks, cosmology
+from jaxsed.checks import Check, rank_pvalue, rank_statistics
+
+
+def test_self_check_passes_and_names_what_it_found():
+    found = checks.self_check(seconds=120.0)
+    assert [check.name for check in found[:3]] == ["cosmology", "physics", "hmc on a Gaussian"]
+    for check in found:
+        assert check.ok, check
+        assert "within" in check.found
+
+
+def test_self_check_stops_in_time(monkeypatch):
+    monkeypatch.setattr(checks, "check_cosmology", lambda: Check("cosmology", "fine", True))
+    found = checks.self_check(seconds=-1.0)
+    assert all(check.ok and check.found.startswith("not run") for check in found)
+
+
+def test_wrong_cosmology_is_found(monkeypatch):
+    monkeypatch.setattr(cosmology, "WMAP9", cosmology.PLANCK15)
+    assert not checks.check_cosmology().ok
+
+
+def test_wrong_physics_is_found(monkeypatch):
+    changed = tuple(m + 0.01 for m in checks.REFERENCE_MAGNITUDES)
+    monkeypatch.setattr(checks, "REFERENCE_MAGNITUDES", changed)
+    assert not checks.check_physics().ok
+
+
+def test_wrong_posterior_is_found(monkeypatch):
+    mean, covariance = checks.gaussian_posterior()
+    monkeypatch.setattr(checks, "gaussian_posterior", lambda: (mean, 1.5 * covariance))
+    assert not checks.check_sampler().ok
+    monkeypatch.setattr(checks, "gaussian_posterior", lambda: (mean + 0.3, covariance))
+    assert not checks.check_sampler().ok
+
+
+def test_untrained_emulator_is_found(tmp_path):
+    make_emulator(4).save(tmp_path / "emulator_wrong.h5")
+    check = checks.check_emulator(tmp_path / "emulator_wrong.h5")
+    assert check.name == "emulator_wrong.h5"
+    assert not check.ok
+
+
+def test_what_breaks_is_told(monkeypatch):
+    def broken():
+        raise RuntimeError("the disk is on fire\nand more")
+
+    monkeypatch.setattr(checks, "check_cosmology", broken)
+    found = checks.self_check(seconds=1.0)[0]
+    assert found == Check("cosmology", "RuntimeError: the disk is on fire", False)
+
+
+def test_known_posterior_is_that_of_a_brute_force_grid():
+    axis = np.linspace(-4, 4, 81)
+    mean, covariance = checks.gaussian_posterior()
+    sigma = np.sqrt(np.diag(covariance))
+    theta = np.stack(np.meshgrid(*(m + s * axis for m, s in zip(mean, sigma, strict=True))), -1)
+    residual = (theta @ checks.MATRIX.T - checks.FLUX) / checks.ERROR
+    prior = (theta - checks.PRIOR[:, 0]) / checks.PRIOR[:, 1]
+    weight = np.exp(-0.5 * ((residual**2).sum(-1) + (prior**2).sum(-1)))
+    brute = (weight[..., None] * theta).sum((0, 1, 2)) / weight.sum()
+    np.testing.assert_allclose(brute, mean, atol=2e-3)
+
+
+# ------------------------------------------------------------------ calibration
+
+
+def toy(width, shift=0.0, n=1500, n_draws=99, seed=0):
+    """Truths from N(0, 1), data with unit noise; posterior draws of relative width `width`."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=n)
+    data = truth + rng.normal(size=n)
+    sigma = np.sqrt(0.5)
+    draws = 0.5 * data[:, None] + sigma * (shift + width * rng.normal(size=(n, n_draws)))
+    return truth, draws
+
+
+def test_calibrated_posteriors_pass():
+    assert rank_pvalue(rank_statistics(*toy(1.0)), 99) > 0.01
+
+
+@pytest.mark.parametrize(("width", "shift"), [(0.7, 0.0), (1.4, 0.0), (1.0, 0.3), (1.0, -0.3)])
+def test_wrong_posteriors_fail(width, shift):
+    assert rank_pvalue(rank_statistics(*toy(width, shift)), 99) < 1e-6
+
+
+def test_pvalues_of_calibrated_posteriors_are_uniform():
+    values = [rank_pvalue(rank_statistics(*toy(1.0, seed=s, n=400)), 99) for s in range(200)]
+    assert kstest(values, "uniform").pvalue > 0.01
+
+
+def test_bins_need_not_divide_the_ranks():
+    values = [
+        rank_pvalue(rank_statistics(*toy(1.0, seed=s, n=500, n_draws=30)), 30, 12)
+        for s in range(200)
+    ]
+    assert kstest(values, "uniform").pvalue > 0.01
+
+
+def test_rank_counts_draws_below():
+    draws = np.arange(24.0).reshape(2, 3, 4)
+    assert rank_statistics([3.5, 100.0], draws).tolist() == [4, 12]
+    assert rank_statistics([3.5, 11.5], draws, keep=3).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda: rank_statistics([1.0], [[1.0], [2.0]]), r"expected truth \[galaxy\]"),
+        (lambda: rank_statistics([np.nan], [[1.0, 2.0]]), "finite"),
+        (lambda: rank_statistics([1.0], [[1.0, 2.0]], keep=3), "keep 1 to 2"),
+        (lambda: rank_pvalue([11], 10, 2), "from 0 to 10"),
+        (lambda: rank_pvalue([1, 2], 10, 1), "2 to 11 bins"),
+        (lambda: rank_pvalue(np.arange(10), 10, 5), "more galaxies than 10 or fewer bins than 5"),
+    ],
+)
+def test_refuses(ask, words):
+    with pytest.raises(ValueError, match=words):
+        ask()
