@@ -210,7 +210,7 @@ def _essential(ssp: SSPGrid) -> SSPGrid:
     )
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)  # equal only if the same object, so that jax.jit(model) can hash it
 class GalaxyModel:
     """The direct physics: ``model(theta) -> flux`` in maggies per band, for one galaxy."""
 

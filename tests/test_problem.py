@@ -1,0 +1,223 @@
+"""The posterior against one written out with scipy, with its Jacobian by finite differences."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import special, stats
+
+from jaxsed import params
+from jaxsed.problem import DETECTION, MISSING, UPPER_LIMIT, Problem, photometry, stack
+
+LN10 = np.log(10.0)
+
+
+class Toy(NamedTuple):
+    log_mass_formed: Any
+    slope: Any
+    time: Any
+    part: Any
+
+
+class Line(NamedTuple):
+    log_mass_formed: Any
+    slope: Any
+
+
+WAVE = np.array([0.5, 1.0, 2.0, 4.0, 5.0])
+KIND = np.array([DETECTION, DETECTION, UPPER_LIMIT, MISSING, DETECTION])
+PRIOR = Toy(
+    dist.Uniform(8.0, 12.0),
+    dist.TruncatedNormal(0.0, 1.0, low=-2.0, high=3.0),
+    params.Recoordinated(dist.LogUniform(0.1, 10.0), dist.Uniform(0.1, 10.0)),
+    params.Recoordinated(dist.Uniform(0.0, 1.0), shift=lambda t: 0.4 * jnp.log(t.time)),
+)
+
+
+def forward(theta):
+    wave = jnp.asarray(WAVE)
+    shape = wave**theta.slope * (1 + theta.part * jnp.exp(-wave * theta.time))
+    return 10.0 ** (theta.log_mass_formed - 19.5) * shape
+
+
+def line(theta):
+    return 10.0 ** (theta.log_mass_formed - 19.5) * jnp.asarray(WAVE) ** theta.slope
+
+
+def _data(kind=KIND, **options):
+    flux = np.array([2.1e-10, 3.0e-10, 4.0e-10, np.nan, 9e-10])
+    error = np.array([2e-11, 1e-11, 1e-10, -99.0, 1e-10])
+    return photometry(flux, error, kind, **options), flux, error
+
+
+def _log_prior(theta):
+    return (
+        stats.uniform(8, 4).logpdf(theta.log_mass_formed)
+        + stats.truncnorm(-2, 3).logpdf(theta.slope)
+        + stats.uniform(0.1, 9.9).logpdf(theta.time)
+        + stats.uniform(0, 1).logpdf(theta.part)
+    )
+
+
+def _flux(theta):
+    shape = WAVE**theta.slope * (1 + theta.part * np.exp(-WAVE * theta.time))
+    return 10.0 ** (theta.log_mass_formed - 19.5) * shape
+
+
+def _log_likelihood(model, flux, error):
+    """Detections with 5 % model error and 0.02 mag emulator error; one upper limit."""
+    total = 0.0
+    for m, f, e, kind in zip(model, flux, error, KIND, strict=True):
+        if kind == DETECTION:
+            s = np.sqrt(e**2 + (0.05 * f) ** 2 + (0.4 * LN10 * 0.02 * f) ** 2)
+            total += -0.5 * ((m - f) / s) ** 2
+        elif kind == UPPER_LIMIT:
+            total += special.log_ndtr((f - m) / e)
+    return total
+
+
+@pytest.mark.parametrize("shear", [True, False])
+def test_density_is_prior_times_likelihood_times_jacobian(x64, shear):
+    data, flux, error = _data(error_floor=0.05, emulator_sigma=0.02)
+    problem = Problem(PRIOR, forward, data, shear=shear)
+    assert problem.dimension == 4
+    density, constrain = jax.jit(problem.logdensity), jax.jit(problem.constrain)
+
+    def reference(x):
+        h = 1e-5
+        columns = []
+        for step in h * np.eye(4):
+            up, down = (np.array(constrain(x + s)) for s in (step, -step))
+            columns.append((up - down) / (2 * h))
+        theta = Toy(*(float(t) for t in constrain(x)))
+        ours = _log_likelihood(_flux(theta), flux, error) + _log_prior(theta)
+        return ours + np.linalg.slogdet(np.stack(columns, 1))[1]
+
+    points = np.random.default_rng(1).normal(size=(6, 4)) * 0.9
+    gap = [float(density(jnp.asarray(x))) - reference(x) for x in points]
+    np.testing.assert_allclose(gap, gap[0], atol=1e-5)  # one constant for all points
+
+
+def test_shear_leaves_the_posterior_the_same(x64):
+    """Normalised density of (mass, slope) with and without the shear, on one grid."""
+    prior = Line(dist.Uniform(8.0, 12.0), dist.Normal(0.0, 1.0))
+    data, _, _ = _data(error_floor=0.2)
+    mass, slope = jnp.linspace(9.6, 10.4, 81), jnp.linspace(-0.5, 2.0, 81)
+    grid = jnp.stack(jnp.meshgrid(mass, slope, indexing="ij"), -1).reshape(-1, 2)
+    densities = []
+    for shear in (True, False):
+        problem = Problem(prior, line, data, shear=shear)
+
+        def at(row, problem=problem):
+            theta = Line(*row)
+            x = problem.unconstrain(theta)
+            back = problem.constrain(x)
+            jacobian = jax.jacfwd(lambda x: jnp.stack(problem.constrain(x)))(x)
+            return problem.logdensity(x) - jnp.linalg.slogdet(jacobian)[1], jnp.stack(back)
+
+        log_density, back = jax.jit(jax.vmap(at))(grid)
+        np.testing.assert_allclose(back, grid, atol=1e-8)
+        density = np.exp(log_density - log_density.max())
+        densities.append(density / density.sum())
+    np.testing.assert_allclose(densities[0], densities[1], rtol=1e-6, atol=1e-15)
+    # The grid holds the posterior: its edges are empty.
+    shaped = densities[0].reshape(81, 81)
+    assert max(shaped[0].max(), shaped[-1].max()) < 1e-3 * shaped.max()
+
+
+def test_shear_takes_the_degeneracy_away(x64):
+    """At fixed mass coordinate the model fits about as well whatever the slope."""
+    prior = Line(dist.Uniform(8.0, 12.0), dist.Uniform(-3.0, 3.0))
+    data, _, _ = _data(kind=np.ones(5, int) * np.array([1, 0, 0, 0, 1]))
+    problem = Problem(prior, line, data)
+    flux = jax.vmap(lambda s: problem.evaluate(jnp.array([0.0, s]))[3])(jnp.linspace(-2, 2, 9))
+    scaled = np.asarray(flux * data.inverse_sigma)
+    best = scaled @ np.asarray(data.scaled) / np.sum(scaled**2, 1)
+    np.testing.assert_allclose(best, 1.0, atol=0.02)
+
+
+def test_missing_bands_have_no_say():
+    data, flux, error = _data()
+    problem = Problem(PRIOR, forward, data)
+    x = jnp.array([0.1, 0.2, -0.3, 0.4])
+    before = problem.logdensity(x)
+    more = lambda theta: forward(theta).at[3].multiply(7.0)  # noqa: E731
+    np.testing.assert_allclose(problem.replace(forward=more).logdensity(x), before, rtol=1e-6)
+
+
+def test_upper_limits():
+    data, flux, error = _data()
+    problem = Problem(PRIOR, forward, data)
+    at_limit = jnp.asarray(np.where(KIND == UPPER_LIMIT, flux, 0.0))
+    faint, bright = at_limit * 0.0, at_limit + 5 * jnp.asarray(error)
+    base = -0.5 * float(problem.chi2(faint))
+    assert float(problem.log_likelihood(faint)) - base == pytest.approx(0.0, abs=1e-3)
+    half = problem.log_likelihood(at_limit) - base
+    np.testing.assert_allclose(half, np.log(0.5), rtol=2e-3)
+    above = problem.log_likelihood(bright) + 0.5 * problem.chi2(bright)
+    np.testing.assert_allclose(above, special.log_ndtr(-5.0), rtol=1e-3)
+    # Far above a limit the gradient still points down: no flat or undefined region.
+    slope = jax.grad(lambda f: problem.log_likelihood(at_limit * f))(100.0)
+    assert np.isfinite(slope) and slope < 0
+
+
+def test_whitener_is_the_inverse_of_the_correlated_covariance(x64):
+    flux, error = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.02, 0.05, 0.03, 1.0])
+    kind = np.array([1, 1, 1, 0])
+    correlation = np.array([[1, 0.9, 0.5, 0], [0.9, 1, 0.6, 0], [0.5, 0.6, 1, 0], [0, 0, 0, 1.0]])
+    sigma = np.array([0.03, 0.04, 0.05, 0.06])
+    data = photometry(
+        flux, error, kind, error_floor=0.05, emulator_sigma=sigma, emulator_correlation=correlation
+    )
+    model = np.array([1.1, 1.9, 3.2, 9.0])
+    relative = 0.4 * LN10 * sigma * flux
+    covariance = np.diag(error**2 + (0.05 * flux) ** 2) + correlation * np.outer(relative, relative)
+    used = slice(0, 3)
+    r = (model - flux)[used]
+    expected = r @ np.linalg.solve(covariance[used, used], r)
+    problem = Problem(Line(dist.Uniform(0.0, 1.0), 0.0), line, data)
+    np.testing.assert_allclose(problem.chi2(jnp.asarray(model)), expected, rtol=1e-9)
+
+
+def test_galaxy_without_detections_has_a_finite_posterior():
+    for flux in (0.0, -1e-10):
+        data = photometry(np.full(5, flux), np.full(5, 1e-10))
+        value, slope = jax.value_and_grad(Problem(PRIOR, forward, data).logdensity)(jnp.zeros(4))
+        assert np.isfinite(value) and np.all(np.isfinite(slope))
+
+
+def test_known_redshift_and_conversions_round_trip():
+    data, _, _ = _data()
+    problem = Problem(PRIOR._replace(slope=1.0), forward, data)
+    assert problem.dimension == 3
+    theta = Toy(10.2, 1.0, 2.0, 0.3)
+    back = problem.constrain(problem.unconstrain(theta))
+    np.testing.assert_allclose([float(t) for t in back], theta, rtol=1e-4)
+
+
+def test_stacked_problems_are_mapped_over_data_and_prior():
+    first, flux, error = _data()
+    second = photometry(2 * np.nan_to_num(flux), np.abs(error), KIND)
+    one = Problem(PRIOR._replace(slope=0.5), forward, first)
+    two = Problem(PRIOR._replace(slope=1.5), forward, second)
+    batch = stack([one, two])
+    x = jnp.array([[0.1, 0.2, 0.3], [0.3, -0.4, 0.0]])
+    together = jax.vmap(lambda p, x: p.logdensity(x), in_axes=(batch.axes, 0))(batch, x)
+    np.testing.assert_allclose(together, [one.logdensity(x[0]), two.logdensity(x[1])], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flux", "error", "message"),
+    [
+        ([1.0, np.nan], [0.1, 0.1], r"element \(1,\): flux nan.*set kind to 0"),
+        ([1.0, 1.0], [0.1, 0.0], r"element \(1,\).*an error above zero"),
+        ([1.0, 1.0], [0.1, np.inf], "expected a finite"),
+        ([1.0, 1.0], [0.1], "shapes differ"),
+    ],
+)
+def test_bad_photometry(flux, error, message):
+    with pytest.raises(ValueError, match=message):
+        photometry(np.array(flux), np.array(error))
