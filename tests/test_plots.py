@@ -19,6 +19,8 @@ from jaxsed.plots.galaxy import MICROJANSKY_PER_MAGGIE, columns, interval
 from jaxsed.plots.run import NMAD, offset_and_scatter
 from jaxsed.plots.style import LABELS, label
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):

@@ -49,7 +49,7 @@ def emulator_errors(emulator: PhotometricEmulator) -> Figure:
 
     n = len(names)
     width, side = max(4.6, 0.19 * n + 1.0), max(3.6, 0.16 * n + 1.0)
-    figure = new_figure(width + side + 1.4, max(5.6, side + 1.2))
+    figure = new_figure(width + side + 1.4, max(6.2, side + 1.2))
     grid = figure.add_gridspec(2, 2, width_ratios=[width, side + 1.4])
     spread = figure.add_subplot(grid[0, 0])
     by_wave = figure.add_subplot(grid[1, 0])
@@ -70,7 +70,7 @@ def emulator_errors(emulator: PhotometricEmulator) -> Figure:
     spread.set_yscale("symlog", linthresh=max(float(np.nanmedian(1e3 * sigma)), 1e-3))
     spread.set_xticks(x, names, rotation=90)
     spread.set_xlim(-0.6, n - 0.4)
-    spread.set_ylabel("error, emulated - simulated [mmag]")
+    spread.set_ylabel("emulated - simulated [mmag]")
     spread.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
     spread.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=5, columnspacing=0.8,
                   handlelength=1.2)  # fmt: skip

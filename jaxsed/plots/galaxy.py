@@ -46,6 +46,7 @@ HALF_WIDTH = 1.03  # of a prediction's box: the factor on its wavelength to eith
 FURTHER = ("log_sfr_10myr", "log_sfr_1gyr", "t50", "t90")
 LEGEND = ("observed", "model, 68 %", "upper limit", r"flux below 0: 2$\sigma$", "not observed")
 ARROW = 0.8  # where the arrow of a limit ends, as a fraction of it
+EARLIEST = 0.001  # Gyr, where a logarithmic time axis begins
 LONGEST_VECTOR = 8  # components; longer ones, such as a history, are no parameters
 
 
@@ -197,14 +198,14 @@ def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJ
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _predictions(top, wave, y(np.maximum(predicted, 1e-30)), kind)
     positive = (kind == DETECTION) & (flux > 0)
-    low = y(np.maximum(flux - error, 0.05 * np.abs(flux)))
-    middle, high = y(np.abs(flux)), y(np.abs(flux) + error)
-    bars = np.abs(np.stack([middle - low, high - middle]))
-    if unit == "ABmag":
-        bars = bars[::-1]  # fainter is a larger magnitude
+    value, spread = flux[positive], error[positive]
+    middle = y(value)
+    below = np.abs(middle - y(np.maximum(value - spread, 0.05 * value)))
+    above = np.abs(middle - y(value + spread))
+    bars = [below, above] if unit == "uJy" else [above, below]  # fainter is a larger magnitude
     top.errorbar(
-        wave[positive], middle[positive], bars[:, positive], fmt="o", ms=4.5, color=BLACK,
-        mec="white", mew=0.5, elinewidth=1.0, zorder=4, label=LEGEND[0],
+        wave[positive], middle, bars, fmt="o", ms=4.5, color=BLACK, mec="white", mew=0.5,
+        elinewidth=1.0, zorder=4, label=LEGEND[0],
     )  # fmt: skip
     limits = (kind == UPPER_LIMIT) & (flux > 0)
     negative = (kind == DETECTION) & (flux <= 0)
@@ -326,7 +327,7 @@ def sfh(results: Run, id: Any = None, *, row: int | None = None, log_time: bool 
     axes.stairs(middle, edges, baseline=None, color=BLUE, lw=1.5, label="median")
     if log_time:
         axes.set_xscale("log")
-        axes.set_xlim(edges[1] / 2, edges[-1])
+        axes.set_xlim(max(edges[1] / 2, EARLIEST), edges[-1])
         axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
     else:
         axes.set_xlim(0.0, edges[-1])

@@ -62,9 +62,9 @@ def _scatter(axes: Axes, x: Array, y: Array, flagged: Array) -> None:
         "mew": 0,
         "rasterized": many,
     }
-    axes.plot(x[~flagged], y[~flagged], color=BLUE, label=CLEAR, **options)
-    if flagged.any():
-        axes.plot(x[flagged], y[flagged], color=ORANGE, label="flagged", **options)
+    for chosen, color, words in ((~flagged, BLUE, CLEAR), (flagged, ORANGE, "flagged")):
+        if chosen.any():
+            axes.plot(x[chosen], y[chosen], color=color, label=words, **options)
 
 
 @styled
@@ -143,7 +143,7 @@ def _flags(axes: Axes, results: Run) -> None:
     )
     counts = {CLEAR: int(np.count_nonzero(results.flags == 0)), **texts}
     shown = sorted((n, name) for name, n in counts.items())
-    names = [fill(name, 24) for _, name in shown]
+    names = [fill(name, 26) for _, name in shown]
     values = [n for n, _ in shown]
     colors = [BLUE if name == CLEAR else ORANGE for name in names]
     axes.barh(names, values, color=colors, height=0.6)
