@@ -78,6 +78,15 @@ def test_flux_is_c1_in_redshift(spectrum, bands, x64):
     np.testing.assert_allclose(slope(z), finite, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("redshift", [3.0, 9.0, 40.0])
+def test_no_light_off_the_grid(redshift):
+    """A narrow band that is redshifted further beyond the grid than it is wide."""
+    band = photometry.make_filter("x", [3500.0, 3600.0, 3700.0], [0.0, 1.0, 0.0])
+    project = photometry.project([band], log_wave_grid(1000.0, 4000.0, LN_STEP))
+    flux = project(jnp.ones(278), jnp.asarray(redshift))
+    np.testing.assert_array_equal(flux, 0.0)
+
+
 @pytest.mark.parametrize(
     ("alias", "name"),
     [

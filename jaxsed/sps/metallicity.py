@@ -11,7 +11,7 @@ from jax.lax import erf
 from jaxsed.sps.sfh import INV_SQRT_2PI, SQRT_HALF
 
 SCATTER_DEX = 0.2
-"""Default scatter of the metallicity of stars of one age, in dex (the default of DSPS, Hearin+ 2023)."""
+"""Default scatter of the metallicity of stars of one age, in dex (that of DSPS, Hearin+ 2023)."""
 
 
 def weights(log_z: Array, nodes: Array, scatter: float = SCATTER_DEX) -> Array:

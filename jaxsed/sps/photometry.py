@@ -205,7 +205,8 @@ class BandProjector:
         f = shift - whole
         n_obs = self.matrix.shape[0]
         padded = jnp.pad(spectrum, (n_obs, n_obs))
-        start = n_obs + self.first - whole.astype(int)
+        # Off the grid on either side there is no light; a negative start would wrap around.
+        start = jnp.clip(n_obs + self.first - whole.astype(int), 0, spectrum.shape[0] + n_obs)
         seen = jax.lax.dynamic_slice(padded, (start,), (n_obs,))
         low, low_slope, high, high_slope = (seen @ self.matrix).reshape(4, -1)
         return (
@@ -253,8 +254,10 @@ def _integrals(band: Filter, start: float, step: float, edges: np.ndarray):
     fine = np.union1d(np.linspace(y[0], y[-1], max(2000, 4 * y.size)), y)
     trans = np.interp(np.exp(start + fine * step), band.wave, band.trans)
     norm = np.trapezoid(trans, fine)
-    def cumulative(f):
+
+    def cumulative(f: np.ndarray) -> np.ndarray:
         return np.concatenate([[0.0], np.cumsum(0.5 * (f[1:] + f[:-1]) * np.diff(fine))]) / norm
+
     zero, one = cumulative(trans), cumulative(trans * fine)
     return np.interp(edges, fine, zero), np.interp(edges, fine, one)
 

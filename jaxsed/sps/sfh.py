@@ -61,7 +61,8 @@ def age_axis(age: np.ndarray) -> AgeAxis:
 def node_mass(part: IntervalMass) -> Array:
     """Mass at every age node, [age], from the masses in the intervals."""
     lower = (part.mass - part.upper)[1:]
-    return jnp.concatenate([part.upper[:1] + lower[:1], part.upper[1:-1] + lower[1:], part.upper[-1:]])
+    inner = part.upper[1:-1] + lower[1:]
+    return jnp.concatenate([part.upper[:1] + lower[:1], inner, part.upper[-1:]])
 
 
 def split_at(part: IntervalMass, node: int) -> tuple[Array, Array]:
