@@ -1,5 +1,8 @@
 """Self-checks pass here and fail on what is wrong; calibration tells good from bad posteriors."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from plot_data import make_emulator
@@ -42,8 +45,11 @@ def test_wrong_posterior_is_found(monkeypatch):
     assert not checks.check_sampler().ok
 
 
-def test_untrained_emulator_is_found(tmp_path):
-    make_emulator(4).save(tmp_path / "emulator_wrong.h5")
+@pytest.mark.parametrize("sigma", [0.004, 10.0])  # claiming to be good, admitting to be bad
+def test_untrained_emulator_is_found(tmp_path, sigma):
+    emulator = make_emulator(4)
+    error = dataclasses.replace(emulator.error_ab, sigma=jnp.full(4, sigma))
+    dataclasses.replace(emulator, error_ab=error).save(tmp_path / "emulator_wrong.h5")
     check = checks.check_emulator(tmp_path / "emulator_wrong.h5")
     assert check.name == "emulator_wrong.h5"
     assert not check.ok
