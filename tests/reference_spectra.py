@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -114,11 +115,11 @@ class DspsCase(NamedTuple):
 T_OBS, TAU, LOG_Z = 13.0, 2.0, -2.05
 
 
-def dsps_case(every: int = 6) -> DspsCase:
-    """The shipped populations on every n-th wavelength of 1000 Å to 5 micron."""
+def dsps_case() -> DspsCase:
+    """The shipped populations, 1000 Å to 5 micron."""
     grid = load_ssp()
     wave = np.asarray(grid.wave)
-    keep = np.flatnonzero((wave > 1000.0) & (wave < 5e4))[::every]
+    keep = np.flatnonzero((wave > 1000.0) & (wave < 5e4))
     stars = sed.populations(grid.replace(wave=wave[keep], lnu=np.asarray(grid.lnu)[..., keep]))
     n_met, n_age, node = stars.log_z.size, stars.axis.age.size, stars.birth_cloud_node
     young = np.asarray(stars.young).reshape(n_met, node + 1, -1)
@@ -135,40 +136,52 @@ def _tables():
     return time, time * np.exp(-time / TAU)
 
 
-def _ours(case: DspsCase, scatter: float) -> np.ndarray:
+def _ours(case: DspsCase, scatter: float, triweight: bool) -> np.ndarray:
     part = history(lambda t: -(1 + t / TAU) * np.exp(-t / TAU), T_OBS, case.stars.axis)
-    stars = case.stars.replace(scatter=scatter)
-    young, old = stars.light(sed.Formation(part), jnp.full(case.log_age.shape, LOG_Z))
-    return np.asarray(young + old)
+    if not triweight:
+        stars = case.stars.replace(scatter=scatter)
+        young, old = stars.light(sed.Formation(part), jnp.full(case.log_age.shape, LOG_Z))
+        return np.asarray(young + old)
+    # The metallicities of DSPS: (1 - (x / 3)^2)^3 in units of the scatter.
+    x = np.linspace(-3.0, 3.0, 6001)
+    share = (1 - (x / 3) ** 2) ** 3
+    nodes = np.asarray(case.stars.log_z)
+    hats = [np.interp(LOG_Z + scatter * x, nodes, row) for row in np.eye(nodes.size)]
+    share = jnp.asarray(np.array(hats) @ share / share.sum())[:, None]
+    young, old = sfh.split_at(part, case.stars.birth_cloud_node)
+    spectrum = (share * young).ravel() @ case.stars.young + (share * old).ravel() @ case.stars.old
+    return np.asarray(spectrum)
 
 
-def _refined(values: np.ndarray, axis: np.ndarray, nodes: np.ndarray, times: int):
-    """Insert nodes by linear interpolation along an axis of `values`."""
-    n = nodes.size
-    position = np.arange((n - 1) * times + 1) / times
-    low = np.minimum(position.astype(int), n - 2)
-    share = (position - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-    take = lambda k: np.take(values, k, axis)  # noqa: E731
-    finer = (1 - share) * take(low) + share * take(low + 1)
-    return finer, np.interp(position, np.arange(n), nodes)
+def _refined(nodes: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes with others inserted between, and the matrix [fine, node] of linear interpolation."""
+    fine = np.interp(np.arange((nodes.size - 1) * times + 1) / times, np.arange(nodes.size), nodes)
+    return fine, np.stack([np.interp(fine, nodes, row) for row in np.eye(nodes.size)], 1)
 
 
 def dsps_history(
-    calc_weights: Callable, case: DspsCase, scatter: float, refine: int
+    calc_weights: Callable,
+    case: DspsCase,
+    scatter: float,
+    refine: int,
+    triweight: bool = False,
 ) -> Comparison:
     """The same history and metallicity by both codes, DSPS's on a grid `refine` times finer.
 
     DSPS gives the mass of a bin around each node to that node, where jaxsed interpolates between
     nodes; inserting nodes by interpolation leaves our spectrum as it is and takes DSPS to the
     same limit. Its grid begins with a copy of the first population at 10 yr, since DSPS leaves
-    out the stars below its first bin.
+    out the stars below its first bin. The metallicities of DSPS scatter as a triweight, ours as
+    a Gaussian of the same standard deviation; `triweight` gives ours the shape of DSPS.
     """
-    light = np.concatenate([case.light[:, :1], case.light], 1)
-    light, log_age = _refined(light, 1, np.concatenate([[-8.0], case.log_age]), refine)
-    light, log_z = _refined(light, 0, np.asarray(case.stars.log_z), refine)
+    log_age, to_age = _refined(np.concatenate([[-8.0], case.log_age]), refine)
+    log_z, to_z = _refined(np.asarray(case.stars.log_z), refine)
     weights = calc_weights(*_tables(), LOG_Z, scatter, log_z, log_age, T_OBS).weights
-    theirs = np.tensordot(np.asarray(weights), light, 2)
-    return Comparison(np.asarray(case.stars.wave), _ours(case, scatter), theirs)
+    at_nodes = to_z.T @ np.asarray(weights) @ to_age
+    at_nodes[:, 1] += at_nodes[:, 0]
+    theirs = np.tensordot(at_nodes[:, 1:], case.light, 2)
+    ours = _ours(case, scatter, triweight)
+    return Comparison(np.asarray(case.stars.wave), ours, theirs)
 
 
 def dsps_same_weights(calc_sed: Callable, case: DspsCase) -> Comparison:
@@ -189,3 +202,17 @@ def dsps_same_weights(calc_sed: Callable, case: DspsCase) -> Comparison:
     return Comparison(
         np.asarray(case.stars.wave), np.asarray(spectrum) * mass, np.asarray(result.rest_sed)
     )
+
+
+def central_differences(function: Callable, points: np.ndarray) -> np.ndarray:
+    """Jacobians [point, parameter, output] at `points` [point, parameter], to fourth order.
+
+    Two step sizes and Richardson's extrapolation; `function` maps [parameter] to [output].
+    """
+    points = np.asarray(points)
+    h = 1e-4 * np.maximum(np.abs(points), 0.05)
+    unit = np.eye(points.shape[1])
+    moved = np.concatenate([points[:, None] + s * h[:, None] * unit for s in (1, -1, 2, -2)], 1)
+    values = np.asarray(jax.jit(jax.vmap(jax.vmap(function)))(moved))
+    up, down, far_up, far_down = np.split(values, 4, 1)
+    return (8 * (up - down) - (far_up - far_down)) / (12 * h[:, :, None])
