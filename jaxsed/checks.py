@@ -181,7 +181,8 @@ def check_emulator(path: Any) -> Check:
         redshift_range=(redshift, redshift), cosmology=emulator.cosmology,
     )  # fmt: skip
     exact, emulated = jax.jit(lambda m, e, t: (m(t), e(t)))(model, emulator, theta)
-    off = np.abs(MAG_PER_LN * np.log(np.asarray(emulated, float) / np.asarray(exact, float)))
+    ratio = np.asarray(emulated, float) / np.asarray(exact, float)
+    off = np.where(ratio > 0, np.abs(MAG_PER_LN * np.log(np.maximum(ratio, 1e-30))), np.inf)
     allowed = np.minimum(4.0 * np.asarray(emulator.error_ab.sigma) + 2e-3, WORST_EMULATOR)
     found = f"{len(off)} bands within {1e3 * off.max():.1f} mmag of the physics"
     return Check(getattr(path, "name", str(path)), found, bool(np.all(off < allowed)))

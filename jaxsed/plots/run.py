@@ -215,7 +215,7 @@ def compare(
     bottom.set_ylim(-1.15 * reach, 1.15 * reach)
     bottom.set_ylabel("difference")
     bottom.set_xlabel(labels[0])
-    bottom.legend(loc="lower right", ncols=2, fontsize=7)
+    bottom.legend(loc="lower right", bbox_to_anchor=(1.02, 0.96), ncols=2, fontsize=7)
     return figure
 
 
