@@ -33,6 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import reference_spectra  # noqa: E402
+from reference_spectra import dsps_module  # noqa: E402
 
 from jaxsed import params  # noqa: E402
 from jaxsed.emulators import PhotometricEmulator  # noqa: E402
@@ -46,19 +47,6 @@ BATCHES = (1, 64, 256, 1024, 4096)
 BLOCK = 256
 Z_RANGE = (0.0, 4.0)
 CONSOLE = Console(width=110)
-
-
-def dsps_module(name: str) -> Any:
-    """A module of DSPS, or None; importing it switches 64-bit on, which this undoes."""
-    import importlib
-
-    before = jax.config.jax_enable_x64
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-    finally:
-        jax.config.update("jax_enable_x64", before)
 
 
 # --- agreement ---------------------------------------------------------------------------------
