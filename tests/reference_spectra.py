@@ -4,10 +4,9 @@ Used by the tests and by ``benchmarks/physics.py``. Everything here wants 64-bit
 inside ``jax.enable_x64(True)``.
 """
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +19,6 @@ from jaxsed.sps.ssp import SSPGrid, load_ssp
 FSPS_FILE = "fsps_reference/fsps_basel_padova2007_z0.0020_chabrier_ref.npz"
 FSPS_LINES = "nebular/ZAU_ND_mist.lines.npz"
 FINE_BINS = 4000
-
-
-def dsps_module(name: str) -> Any:
-    """A module of DSPS, or None where it is missing.
-
-    Importing DSPS switches 64-bit on for the whole process; this undoes it.
-    """
-    before = jax.config.jax_enable_x64
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-    finally:
-        jax.config.update("jax_enable_x64", before)
 
 
 class Comparison(NamedTuple):
