@@ -31,7 +31,7 @@ def fake(monkeypatch):
         return asked.get("engine") or FakeEngine()
 
     monkeypatch.setattr("jaxsed.catalog.run._default_engine", make)
-    monkeypatch.setattr(cli, "use_all_cores", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     return asked
 
 
@@ -98,7 +98,7 @@ def test_wrong_usage_is_status_2(capsys, arguments, words):
 
 
 def test_doctor(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "use_all_cores", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     code, out, _ = call(capsys, "doctor")
     assert code == 0
     for word in (__version__, "jax", "numpyro", "sedpy", "distrax", "devices", "float32 product"):
@@ -108,7 +108,7 @@ def test_doctor(capsys, monkeypatch):
 
 
 def test_doctor_reports_what_does_not_import(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "use_all_cores", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setitem(sys.modules, "distrax", None)  # makes its import fail
     code, out, _ = call(capsys, "doctor", "--quick")
     assert code == 0
@@ -121,7 +121,7 @@ def test_doctor_reports_what_does_not_import(capsys, monkeypatch):
 
 
 def test_doctor_reports_a_wrong_answer(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "use_all_cores", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr(
         "jaxsed.checks.self_check", lambda: [Check("physics", "off by 1 mag", False)]
     )
@@ -170,16 +170,15 @@ def test_version(capsys):
     assert call(capsys, "--version")[:2] == (0, f"jaxsed {__version__}\n")
 
 
-def test_all_cores_become_devices_unless_the_user_says_otherwise(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")
-    cli.use_all_cores()
-    assert os.environ["XLA_FLAGS"] == f"{cli.DEVICE_COUNT}={cli.cores()}"
-    monkeypatch.setenv("XLA_FLAGS", "--xla_foo=1")
-    cli.use_all_cores()
-    assert os.environ["XLA_FLAGS"] == f"--xla_foo=1 {cli.DEVICE_COUNT}={cli.cores()}"
-    monkeypatch.setenv("XLA_FLAGS", f"{cli.DEVICE_COUNT}=1")
-    cli.use_all_cores()
-    assert os.environ["XLA_FLAGS"] == f"{cli.DEVICE_COUNT}=1"
+def test_prepare_process_leaves_what_the_user_set(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    cli.prepare_process()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    cli.prepare_process()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "2"
 
 
 def test_help_does_not_wait_for_jax():

@@ -197,13 +197,13 @@ class SamplerConfig:
     """``[sampler]``."""
 
     method: str = _key(_one_of(*METHODS), "nuts")
-    warmup: int = _key(_whole(100, 1_000_000), 600)
+    warmup: int = _key(_whole(100, 1_000_000), 1000)
     draws: int = _key(_whole(100, 1_000_000), 1000)  # per chain
     chains: int = _key(_whole(2, 64), 4)
     max_tree_depth: int = _key(_whole(2, 15), 6)
     target_accept: float = _key(_between(0.5, 0.99), 0.8)
     batch: int = _key(_whole(1, 100_000), 256)  # galaxies per chunk
-    retries: int = _key(_whole(0, 50), 7)  # longer runs of what did not converge
+    retries: int = _key(_whole(0, 10), 4)  # longer runs of what did not converge
 
 
 @dataclass(frozen=True, kw_only=True)

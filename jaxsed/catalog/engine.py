@@ -180,7 +180,7 @@ class Engine:
         return np.broadcast_to(age, (n, age.size))
 
     def _progress(self, phase: str, done: int, running: int) -> None:
-        if phase == "start" or done % self.settings.draws == 0 or phase == "longer":
+        if phase == "start" or done % self.settings.draws == 0:
             self.report(f"  {phase}: {done} transitions, {running} galaxies")
 
 

@@ -18,8 +18,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsed.infer import kernels
 from jaxsed.infer.kernels import Kernel
+from jaxsed.infer import mixture
 from jaxsed.infer.laplace import laplace
+from jaxsed.infer.mixture import Mixture
 from jaxsed.problem import Problem
+
+GLOBAL_PROPOSALS = 32
+"""Proposals from the mixture after every trajectory; each costs one likelihood, no gradient."""
 
 PRIOR_DRAWS = 20.0
 """Weight, in draws, of the previous whitening when a new one is estimated."""
@@ -36,6 +41,17 @@ class Chains(NamedTuple):
     """[dimension, dimension] lower-triangular; x = centre + scale @ q."""
     log_step: Array
     """ln of the step size."""
+    proposal: Mixture
+    """Where global moves come from."""
+
+
+class Schedule(NamedTuple):
+    """How the transitions of a segment go: the same for all galaxies, so that none waits."""
+
+    length: Array
+    """[draw] leapfrog steps."""
+    factor: Array
+    """[draw] multiplies the step size; small ones free chains from stiff corners."""
 
 
 class Segment(NamedTuple):
@@ -50,7 +66,9 @@ class Segment(NamedTuple):
     gradients: Array
     """Number of gradients of all chains."""
     acceptance: Array
-    """Mean acceptance probability."""
+    """Mean acceptance probability of the trajectories."""
+    global_acceptance: Array
+    """Share of global proposals that were accepted."""
 
 
 class _Averaging(NamedTuple):
@@ -77,56 +95,116 @@ def begin(key: Array, problem: Problem, *, chains: int, starts: int) -> Chains:
     dimension = problem.dimension
     noise = jax.random.normal(key_spread, (chains, dimension))
     step = jnp.log(1.0 / dimension**0.25)
-    return Chains(fit.mean + noise @ fit.scale.T, fit.mean, fit.scale, step.astype(noise.dtype))
+    x = fit.mean + noise @ fit.scale.T
+    proposal = mixture.broad(fit.mean, fit.scale)
+    return Chains(x, fit.mean, fit.scale, step.astype(noise.dtype), proposal)
 
 
 def advance(
-    key: Array, problem: Problem, chains: Chains, lengths: Array, kernel: Kernel, adapt: bool
+    key: Array, problem: Problem, chains: Chains, schedule: Schedule, kernel: Kernel, adapt: bool
 ) -> tuple[Chains, Segment]:
-    """One segment of one galaxy: as many transitions as `lengths` has entries."""
+    """One segment of one galaxy: as many transitions as the schedule has.
+
+    A transition is a trajectory of the kernel followed by `GLOBAL_PROPOSALS` independent
+    proposals from the mixture, each with its own Metropolis-Hastings test.
+    """
     n_chains, dimension = chains.x.shape
 
+    def unwhitened(q: Array) -> Array:
+        return chains.centre + chains.scale @ q
+
     def logdensity(q: Array) -> Array:
-        value = problem.logdensity(chains.centre + chains.scale @ q)
+        value = problem.logdensity(unwhitened(q))
         # A not-a-number would stop the chain for good; an impossible point is just rejected.
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    solve = partial(jax.scipy.linalg.solve_triangular, chains.scale, lower=True)
-    q = jax.vmap(lambda x: solve(x - chains.centre))(chains.x)
-    states = jax.vmap(lambda y: kernels.start(y, logdensity))(q)
-    zero = jnp.zeros_like(chains.log_step)
-    averaging = _Averaging(chains.log_step + jnp.log(2.0), zero, chains.log_step, chains.log_step)
+    inverse = mixture.inverse_factor(chains.scale)
+
+    def whiten(gap: Array) -> Array:
+        return inverse @ gap
 
     def transition(carry, inputs):
-        states, averaging = carry
-        key, length, count = inputs
+        q, averaging = carry
+        key, length, factor, count = inputs
         log_step = averaging.log_step if adapt else chains.log_step
-        keys = jax.random.split(key, n_chains)
-        new, move = jax.vmap(
-            lambda k, s: kernel.step(k, s, logdensity, jnp.exp(log_step), length)
-        )(keys, states)
+        step_size = jnp.exp(log_step) * factor
+
+        def one(key: Array, q: Array):
+            key_move, key_global = jax.random.split(key)
+            state = kernels.start(q, logdensity)
+            state, move = kernel.step(key_move, state, logdensity, step_size, length)
+            q, value, accepted = _global_moves(
+                key_global, state.position, state.logdensity, logdensity, unwhitened, whiten,
+                chains,
+            )  # fmt: skip
+            return q, value, move, accepted
+
+        q, value, move, accepted = jax.vmap(one)(jax.random.split(key, n_chains), q)
         acceptance = jnp.nan_to_num(jnp.mean(move.acceptance))
         if adapt:
-            averaging = averaging.update(count, kernel.target_acceptance - acceptance)
-        out = (new.position, new.logdensity, move.divergent, move.gradients, acceptance)
-        return (new, averaging), out
+            updated = averaging.update(count, kernel.target_acceptance - acceptance)
+            # Only transitions at the full step size tell about it.
+            averaging = jax.tree.map(
+                lambda new, old: jnp.where(factor == 1.0, new, old), updated, averaging
+            )
+        gradients = jnp.sum(jnp.broadcast_to(move.gradients, (n_chains,))) + n_chains
+        out = (q, value, move.divergent, gradients, acceptance, accepted)
+        return (q, averaging), out
 
-    n = lengths.shape[0]
-    inputs = (jax.random.split(key, n), lengths, jnp.arange(1.0, n + 1.0))
-    (states, averaging), out = jax.lax.scan(transition, (states, averaging), inputs)
-    position, log_density, divergent, gradients, acceptance = out
+    n = schedule.length.shape[0]
+    zero = jnp.zeros_like(chains.log_step)
+    averaging = _Averaging(chains.log_step + jnp.log(2.0), zero, chains.log_step, chains.log_step)
+    inputs = (jax.random.split(key, n), *schedule, jnp.arange(1.0, n + 1.0))
+    q = jax.vmap(lambda x: whiten(x - chains.centre))(chains.x)
+    (_, averaging), out = jax.lax.scan(transition, (q, averaging), inputs)
+    position, log_density, divergent, gradients, acceptance, accepted = out
     x = chains.centre + position @ chains.scale.T
     segment = Segment(
         x=jnp.swapaxes(x, 0, 1),
         log_density=log_density.T,
         divergences=jnp.sum(divergent),
-        gradients=jnp.sum(gradients) * (n_chains if gradients.ndim == 1 else 1),
+        gradients=jnp.sum(gradients),
         acceptance=jnp.mean(acceptance),
+        global_acceptance=jnp.mean(accepted),
     )
     if not adapt:
         return chains._replace(x=x[-1]), segment
     centre, scale = _whiten(position[n // 2 :].reshape(-1, dimension), chains)
-    return Chains(x[-1], centre, scale, averaging.average), segment
+    adapted = chains._replace(x=x[-1], centre=centre, scale=scale, log_step=averaging.average)
+    return adapted, segment
+
+
+def _global_moves(key, q, value, logdensity, unwhitened, whiten, chains):
+    """Independence Metropolis-Hastings from the mixture.
+
+    The candidates do not depend on where the chain is, so their densities are found in one batch
+    and only the tests are one after another.
+    """
+    key_candidates, key_tests = jax.random.split(key)
+    keys = jax.random.split(key_candidates, GLOBAL_PROPOSALS)
+    x = jax.vmap(chains.proposal.sample)(keys)
+    candidates = jax.vmap(lambda y: whiten(y - chains.centre))(x)
+    values = jax.vmap(logdensity)(candidates)
+    weights = values - jax.vmap(chains.proposal.log_density)(x)
+    log_u = jnp.log(jax.random.uniform(key_tests, (GLOBAL_PROPOSALS,)))
+
+    def test(carry, inputs):
+        best, weight, moved = carry
+        index, candidate, log_u = inputs
+        accept = log_u < candidate - weight
+        best = jnp.where(accept, index, best)
+        return (best, jnp.where(accept, candidate, weight), moved + accept), None
+
+    here = value - chains.proposal.log_density(unwhitened(q))
+    start = (jnp.asarray(-1), here, jnp.zeros((), here.dtype))
+    inputs = (jnp.arange(GLOBAL_PROPOSALS), weights, log_u)
+    (best, _, moved), _ = jax.lax.scan(test, start, inputs)
+    stay = best < 0
+    return (
+        jnp.where(stay, q, candidates[best]),
+        jnp.where(stay, value, values[best]),
+        moved / GLOBAL_PROPOSALS,
+    )
 
 
 def _whiten(q: Array, chains: Chains) -> tuple[Array, Array]:
@@ -176,14 +254,25 @@ def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int) -> C
 
 @partial(jax.jit, static_argnames=("kernel", "adapt"), donate_argnames=("chains",))
 def advance_batch(
-    keys: Array, chains: Chains, problem: Problem, lengths: Array, *, kernel: Kernel, adapt: bool
+    keys: Array, chains: Chains, problem: Problem, schedule: Schedule, *, kernel: Kernel, adapt: bool
 ) -> tuple[Chains, Segment]:
-    """`advance` for a batch of galaxies; `lengths` [draw] is shared by all."""
+    """`advance` for a batch of galaxies; the schedule is shared by all."""
 
-    def one(key: Array, chains: Chains, problem: Problem, lengths: Array):
-        return advance(key, problem, chains, lengths, kernel, adapt)
+    def one(key: Array, chains: Chains, problem: Problem, schedule: Schedule):
+        return advance(key, problem, chains, schedule, kernel, adapt)
 
-    return _over_galaxies(one, problem, 2, 1)(keys, chains, problem, lengths)
+    return _over_galaxies(one, problem, 2, 1)(keys, chains, problem, schedule)
+
+
+@jax.jit
+def learn_batch(keys: Array, chains: Chains, draws: Array, problem: Problem) -> Chains:
+    """Chains whose global moves come from a mixture fitted to draws [galaxy, draw, dimension]."""
+
+    def one(key: Array, chains: Chains, draws: Array, problem: Problem) -> Chains:
+        del problem
+        return chains._replace(proposal=mixture.fit(key, draws))
+
+    return _over_galaxies(one, problem, 3, 0)(keys, chains, draws, problem)
 
 
 @jax.jit

@@ -19,22 +19,30 @@ from jaxsed.problem import Problem
 SEGMENT = 100
 """Transitions per compiled call."""
 
-HMC_STEPS = (4, 28)
+HMC_STEPS = (3, 16)
 """Range of the shared number of leapfrog steps, drawn anew for every transition."""
+
+STEP_FACTORS = ((1.0, 0.75), (0.4, 0.15), (0.15, 0.1))
+"""Factors of the step size and how often each is used."""
+
+LEARN_FROM = 6
+"""Warm-up segments whose draws the mixture of the global moves is fitted to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How to sample.
 
-    A galaxy that misses the bar after `draws` goes on, keeping its draws, until it passes or has
-    `draws * (1 + retries)` of them; then it is returned as it is, and its diagnostics say so.
+    A galaxy that misses the bar is run again, twice as long each time, its global moves learned
+    anew from the run before, which is then left out; after `retries` of these it is returned as it
+    is, and its diagnostics say so. Longer runs are thinned to `draws` per chain in the end; their
+    diagnostics are those of all draws.
     """
 
     chains: int = 4
-    warmup: int = 600
+    warmup: int = 1000
     draws: int = 1000
-    retries: int = 7
+    retries: int = 4
     max_tree_depth: int = 6
     target_acceptance: float = 0.8
     starts: int = 8
@@ -104,10 +112,13 @@ def sample(
     found: list[Any] = [None] * n
     late = np.arange(n)
     for attempt in range(settings.retries + 1):
-        batch, segment = _draw(batch.only(late), kernel, settings, attempt, report)
+        batch = batch.only(late)
+        if attempt:
+            _learn_again(batch, [runs[i] for i in late], attempt)
+        batch, segment = _draw(batch, kernel, settings, attempt, report)
         for row, galaxy in enumerate(late):
-            more = jax.tree.map(lambda a, r=row: a[r], segment)
-            runs[galaxy] = more if attempt == 0 else _joined(runs[galaxy], more)
+            runs[galaxy] = jax.tree.map(lambda a, r=row: a[r], segment)
+            gradients[galaxy] += runs[galaxy].gradients
         rows = _diagnose([runs[i] for i in late], gradients[late], batch.problem)
         for galaxy, row in zip(late, rows, strict=True):
             found[galaxy] = row
@@ -127,17 +138,6 @@ def sample(
     )
 
 
-def _joined(run: mc.Segment, more: mc.Segment) -> mc.Segment:
-    """One galaxy's draws followed by more of them."""
-    return mc.Segment(
-        np.concatenate([run.x, more.x], axis=1),
-        np.concatenate([run.log_density, more.log_density], axis=1),
-        run.divergences + more.divergences,
-        run.gradients + more.gradients,
-        more.acceptance,
-    )
-
-
 def _thinned(run: mc.Segment, draws: int) -> mc.Segment:
     rows = np.linspace(0, run.x.shape[1] - 1, draws).round().astype(int)
     return run._replace(x=run.x[:, rows], log_density=run.log_density[:, rows])
@@ -153,18 +153,24 @@ def _diagnose(runs: list[mc.Segment], gradients: np.ndarray, problem: Problem):
     return [
         Diagnostics(
             rhat[i][one], bulk[i][one], tail[i][one], np.array([run.divergences]),
-            moved[i][one], np.array([run.gradients + gradients[i]]),
+            moved[i][one], gradients[i][one],
         )
         for i, run in enumerate(runs)
     ]  # fmt: skip
 
 
 def _describe(x: np.ndarray, problem: Problem):
-    """Theta, normal coordinates and fluxes of draws, padded to sizes that are compiled."""
-    n = x.shape[0]
+    """Theta, normal coordinates and fluxes of draws, in blocks of shapes that are compiled."""
+    n, _, length, _ = x.shape
     rows = np.arange(_padded(n)) % n
-    out = mc.describe_batch(jnp.asarray(x[rows]), _take(problem, rows))
-    sampled, u, flux = jax.tree.map(lambda a: np.asarray(a)[:n], out)
+    padded, taken = mc.place(jnp.asarray(x[rows]), _take(problem, rows))
+    blocks = []
+    for start in range(0, length, SEGMENT):
+        # The last block may overlap the one before: its shape stays the same.
+        begin = max(min(start, length - SEGMENT), 0)
+        out = mc.describe_batch(padded[:, :, begin : begin + SEGMENT], taken)
+        blocks.append(jax.tree.map(lambda a, s=start - begin: np.asarray(a)[:n, :, s:], out))
+    sampled, u, flux = jax.tree.map(lambda *a: np.concatenate(a, axis=2), *blocks)
     return type(problem.prior)(**sampled), u, flux
 
 
@@ -172,10 +178,15 @@ def _key_at(keys: Array, step: int) -> Array:
     return jax.vmap(lambda k: jax.random.fold_in(k, step))(keys)
 
 
-def _lengths(step: int) -> Array:
-    """Leapfrog steps of the transitions of one segment: the same for every galaxy and run."""
+def _schedule(step: int) -> mc.Schedule:
+    """Lengths and step factors of one segment: the same for every galaxy and run."""
+    generator = np.random.default_rng(step)
     low, high = HMC_STEPS
-    return jnp.asarray(np.random.default_rng(step).integers(low, high + 1, SEGMENT))
+    factors, shares = zip(*STEP_FACTORS, strict=True)
+    return mc.Schedule(
+        jnp.asarray(generator.integers(low, high + 1, SEGMENT)),
+        jnp.asarray(generator.choice(factors, SEGMENT, p=shares), dtype=float),
+    )
 
 
 class _Batch:
@@ -224,30 +235,52 @@ def _warm_up(batch, kernel, settings, report):
         keys, batch.problem, chains=settings.chains, starts=settings.starts
     )
     gradients = np.zeros(batch.index.size)
+    recent: list[Array] = []
     for step in range(settings.warmup // SEGMENT):
         batch.chains, segment = mc.advance_batch(
-            _key_at(batch.keys, 1 + step), batch.chains, batch.problem, _lengths(step),
+            _key_at(batch.keys, 1 + step), batch.chains, batch.problem, _schedule(step),
             kernel=kernel, adapt=True,
         )  # fmt: skip
         gradients += batch.real(segment.gradients)
+        recent = [*recent, segment.x][-LEARN_FROM:]
+        if step >= 1:
+            batch.chains = mc.learn_batch(
+                _key_at(batch.keys, 5000 + step), batch.chains, _pooled(recent), batch.problem
+            )
         report("warm-up", (step + 1) * SEGMENT, batch.index.size)
     return batch, gradients
 
 
+def _learn_again(batch, runs, attempt):
+    """Fit the mixtures of a batch to the draws of the run before."""
+    length = LEARN_FROM * SEGMENT
+    draws = np.stack([_thinned(run, length).x for run in runs])[batch.rows]
+    draws = draws.reshape(draws.shape[0], -1, draws.shape[-1])
+    batch.chains = mc.learn_batch(
+        _key_at(batch.keys, 7000 + attempt), batch.chains, jnp.asarray(draws), batch.problem
+    )
+
+
+def _pooled(segments: list[Array]) -> Array:
+    """Draws of all chains of some segments, repeated to a fixed number: [galaxy, draw, dim]."""
+    filled = (segments * LEARN_FROM)[:LEARN_FROM]
+    joined = jnp.concatenate(filled, axis=2)
+    return joined.reshape(joined.shape[0], -1, joined.shape[-1])
+
+
 def _draw(batch, kernel, settings, attempt, report):
-    """`settings.draws` more transitions of the galaxies in a batch."""
+    """A run of the galaxies in a batch, twice as long with every attempt."""
     parts = []
-    per_attempt = settings.draws // SEGMENT
-    for step in range(per_attempt):
-        number = 10_000 + attempt * per_attempt + step
+    for step in range(settings.draws // SEGMENT * 2**attempt):
+        number = 10_000 * (1 + attempt) + step
         batch.chains, segment = mc.advance_batch(
-            _key_at(batch.keys, number), batch.chains, batch.problem, _lengths(number),
+            _key_at(batch.keys, number), batch.chains, batch.problem, _schedule(number),
             kernel=kernel, adapt=False,
         )  # fmt: skip
         parts.append(batch.real(segment))
-        done = (attempt * per_attempt + step + 1) * SEGMENT
-        report("sampling" if attempt == 0 else "longer", done, batch.index.size)
+        phase = "sampling" if attempt == 0 else f"again, longer ({attempt})"
+        report(phase, (step + 1) * SEGMENT, batch.index.size)
     x = np.concatenate([p.x for p in parts], axis=2)
     log_density = np.concatenate([p.log_density for p in parts], axis=2)
     totals = [sum(getattr(p, name) for p in parts) for name in ("divergences", "gradients")]
-    return batch, mc.Segment(x, log_density, *totals, parts[-1].acceptance)
+    return batch, mc.Segment(x, log_density, *totals, parts[-1].acceptance, parts[-1].global_acceptance)

@@ -1,0 +1,115 @@
+"""A Gaussian mixture learned from warm-up draws, as a proposal for global moves.
+
+Posteriors of galaxies are thin and curved: a Hamiltonian trajectory follows them in many small
+steps.  A proposal drawn from a mixture fitted to earlier draws crosses them at once, and between
+modes; the Metropolis-Hastings test against the exact density keeps the posterior exact however
+rough the mixture is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+COMPONENTS = 16
+ITERATIONS = 30
+SHRINKAGE_DRAWS = 15.0
+"""Weight, in draws, of the pooled covariance in the covariance of a component."""
+POOLED_SHARE = 0.25
+"""The pooled covariance enters a component scaled by this."""
+BROAD_WEIGHT = 0.1
+BROAD_SCALE = 1.5
+"""Weight and width of one more component that covers all draws with room to spare."""
+
+
+class Mixture(NamedTuple):
+    """Gaussian mixture in the coordinates of a problem."""
+
+    log_weight: Array
+    """[component]."""
+    mean: Array
+    """[component, dimension]."""
+    scale: Array
+    """[component, dimension, dimension] lower-triangular factors of the covariances."""
+    inverse: Array
+    """[component, dimension, dimension] their inverses: products are far faster than solves."""
+
+    def log_density(self, x: Array) -> Array:
+        """Log density at `x` [dimension]."""
+        return jax.scipy.special.logsumexp(self.log_weight + self._log_normal(x))
+
+    def sample(self, key: Array) -> Array:
+        """One draw [dimension]."""
+        key_which, key_where = jax.random.split(key)
+        k = jax.random.categorical(key_which, self.log_weight)
+        return self.mean[k] + self.scale[k] @ jax.random.normal(key_where, self.mean.shape[1:])
+
+    def _log_normal(self, x: Array) -> Array:
+        z = jnp.einsum("kij,kj->ki", self.inverse, x - self.mean)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(self.inverse, axis1=1, axis2=2)), axis=1)
+        return -0.5 * jnp.sum(z**2, axis=1) + log_det - 0.5 * x.size * math.log(2 * math.pi)
+
+
+def mixture(log_weight: Array, mean: Array, scale: Array) -> Mixture:
+    """A `Mixture` from weights, means and lower-triangular factors."""
+    return Mixture(log_weight, mean, scale, inverse_factor(scale))
+
+
+def inverse_factor(scale: Array) -> Array:
+    """Inverses of lower-triangular matrices [..., dimension, dimension]."""
+    eye = jnp.broadcast_to(jnp.eye(scale.shape[-1], dtype=scale.dtype), scale.shape)
+    return jax.scipy.linalg.solve_triangular(scale, eye, lower=True)
+
+
+def broad(centre: Array, scale: Array) -> Mixture:
+    """A mixture before there are draws: one Gaussian, repeated."""
+    n = COMPONENTS + 1
+    return mixture(
+        jnp.full(n, -math.log(n), centre.dtype),
+        jnp.broadcast_to(centre, (n, centre.size)),
+        jnp.broadcast_to(BROAD_SCALE * scale, (n, *scale.shape)),
+    )
+
+
+def fit(key: Array, draws: Array) -> Mixture:
+    """Expectation-maximisation on draws [draw, dimension], with shrunken covariances."""
+    n, dimension = draws.shape
+    mean = jnp.mean(draws, axis=0)
+    covariance = jnp.cov(draws.T) + 1e-6 * jnp.eye(dimension)
+    factor = jnp.linalg.cholesky(covariance)
+    z = (draws - mean) @ inverse_factor(factor).T
+    pooled = POOLED_SHARE * jnp.eye(dimension)
+
+    def log_normal(at: Mixture) -> Array:
+        return jax.vmap(at._log_normal)(z) + at.log_weight
+
+    def step(_: int, at: Mixture) -> Mixture:
+        share = jax.nn.softmax(log_normal(at), axis=1)
+        count = jnp.sum(share, axis=0)
+        centre = (share.T @ z) / (count[:, None] + 1e-6)
+        second = jnp.einsum("nk,ni,nj->kij", share, z, z)
+        spread = second - count[:, None, None] * centre[:, :, None] * centre[:, None, :]
+        heft = (count + SHRINKAGE_DRAWS)[:, None, None]
+        blend = (spread + SHRINKAGE_DRAWS * pooled) / heft + 1e-5 * jnp.eye(dimension)
+        weight = jnp.log((count + 1.0) / (n + COMPONENTS))
+        return mixture(weight, centre, jnp.linalg.cholesky(blend))
+
+    identity = jnp.broadcast_to(jnp.eye(dimension), (COMPONENTS, dimension, dimension))
+    start = mixture(
+        jnp.full(COMPONENTS, -math.log(COMPONENTS), z.dtype),
+        z[jax.random.choice(key, n, (COMPONENTS,), replace=False)],
+        jnp.sqrt(POOLED_SHARE) * identity,
+    )
+    found = jax.lax.fori_loop(0, ITERATIONS, step, start)
+    whole = mixture(
+        jnp.append(found.log_weight + math.log(1 - BROAD_WEIGHT), math.log(BROAD_WEIGHT)),
+        jnp.vstack([mean + found.mean @ factor.T, mean]),
+        jnp.concatenate([factor @ found.scale, BROAD_SCALE * factor[None]]),
+    )
+    good = jnp.all(jnp.isfinite(whole.scale)) & jnp.all(jnp.isfinite(whole.mean))
+    fallback = broad(mean, factor)
+    return jax.tree.map(lambda a, b: jnp.where(good, a, b), whole, fallback)
