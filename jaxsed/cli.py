@@ -101,6 +101,97 @@ def fit(
         _print_summary(results, table)
 
 
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="folder for results and pictures")] = Path(
+        "demo_output"
+    ),
+    galaxies: Annotated[int, typer.Option(help="how many of the 24 galaxies", min=1, max=24)] = 24,
+) -> None:
+    """Fit the example catalogue: real galaxies of CANDELS GOODS-S, 17 bands."""
+    prepare_process()
+    from importlib import resources
+
+    from astropy.table import Table
+
+    from jaxsed import plots
+    from jaxsed.catalog.run import fit_catalog
+
+    output.mkdir(parents=True, exist_ok=True)
+    catalog = output / "catalog.ecsv"
+    with resources.as_file(resources.files("jaxsed.examples")) as folder:
+        Table.read(folder / "goodss.ecsv")[:galaxies].write(catalog, overwrite=True)
+        results = fit_catalog(
+            folder / "goodss.toml", catalog, output / "run.h5", output / "run.ecsv", overwrite=True
+        )
+    _print_summary(results, output / "run.ecsv")
+    columns = ["id", "redshift", "log_mass_surviving_p50", "log_sfr_100myr_p50", "a_v_p50", "flag"]
+    shown = results.table[columns].copy()
+    for name in columns[1:-1]:
+        shown[name].info.format = ".2f"
+    shown.pprint(max_lines=-1, max_width=-1)
+    paths = plots.save_all(results, output / "plots", limit=4)
+    typer.echo(f"{len(paths)} pictures in {output / 'plots'}")
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="an output of `jaxsed fit`")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder")] = Path("plots"),
+    limit: Annotated[int, typer.Option(help="galaxies with pictures of their own")] = 20,
+) -> None:
+    """Draw a run: diagnostics of the catalogue; SED, history and corner plot per galaxy."""
+    from jaxsed import plots
+    from jaxsed.catalog.results import load_results
+
+    paths = plots.save_all(load_results(run), output, limit=limit)
+    typer.echo(f"{len(paths)} pictures in {output}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML of `jaxsed fit`: its bands and physics")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 of the emulator")],
+    z_min: Annotated[float, typer.Option(help="lowest redshift")] = 0.0,
+    z_max: Annotated[float, typer.Option(help="highest redshift")] = 4.0,
+    width: Annotated[int, typer.Option(help="nodes per layer")] = 128,
+    pairs: Annotated[int, typer.Option(help="training galaxies")] = 1_000_000,
+    minutes: Annotated[float, typer.Option(help="time of the training")] = 15.0,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train a photometric emulator for the bands of a configuration; resumes if interrupted."""
+    prepare_process()
+    import dataclasses
+
+    import jax
+    from rich.console import Console
+
+    from jaxsed.catalog.config import load_config
+    from jaxsed.catalog.predictors import COSMOLOGIES, load_grid
+    from jaxsed.catalog.run import load_filters
+    from jaxsed.catalog.train import CACHE_SETTINGS, train_emulator
+    from jaxsed.emulators import error_table, model_card
+    from jaxsed.sps.models import family
+
+    settings = load_config(config)
+    fit = dataclasses.replace(CACHE_SETTINGS.fit, max_seconds=60 * minutes)
+    emulator, _ = train_emulator(
+        jax.random.key(seed),
+        family(settings.model.physics),
+        load_grid(settings),
+        load_filters(settings),
+        redshift_range=(z_min, z_max),
+        settings=dataclasses.replace(CACHE_SETTINGS, width=width, n_train=pairs, fit=fit),
+        cosmology=COSMOLOGIES[settings.model.cosmology],
+        birth_cloud_age=settings.model.birth_cloud_age,
+        checkpoint=output.with_suffix(".checkpoint"),
+    )
+    emulator.save(output)
+    output.with_suffix(".md").write_text(model_card(emulator, f"Emulator for {config.name}"))
+    output.with_suffix(".checkpoint").unlink(missing_ok=True)
+    Console().print(error_table(emulator))
+
+
 def _print_summary(results: Results, table: Path | None) -> None:
     import numpy as np
     from rich.console import Console

@@ -41,7 +41,7 @@ def test_sections_are_read():
         + "redshift_prior = [0.1, 3]\n"
         + BAND
         + 'name = "Gunn g"\nunit = "uJy"\nwave_unit = "um"\n'
-        + '[model]\nphysics = "prospector"\nbirth_cloud_age = "fsps"\nigm = "madau1995"\n'
+        + '[model]\nphysics = "continuity"\nbirth_cloud_age = "fsps"\nigm = "madau1995"\n'
         + '[prior]\ndust2 = {distribution = "uniform", low = 0, high = 2}\n'
         + '[likelihood]\nerror_floor = 0\nupper_limits = "negative_error"\n'
         + "[sampler]\nchains = 2\nbatch = 8\n[output]\ndraws = 10\n"

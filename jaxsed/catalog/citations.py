@@ -13,15 +13,6 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Kwon, K. J., Hahn, C., & Alsing, J. 2023, ApJS, 265, 23 (arXiv:2209.14323)",
         ),
     ),
-    "prospector": (
-        "continuity star formation history, mass-metallicity prior",
-        (
-            "Leja, J., Carnall, A. C., Johnson, B. D., et al. 2019, ApJ, 876, 3",
-            "Johnson, B. D., Leja, J., Conroy, C., & Speagle, J. S. 2021, ApJS, 254, 22",
-            "Gallazzi, A., Charlot, S., Brinchmann, J., White, S. D. M., & Tremonti, C. A. 2005, "
-            "MNRAS, 362, 41",
-        ),
-    ),
     "emulator": (
         "photometric emulators, arsinh magnitudes, likelihood",
         ("Mathews, E. P., Leja, J., et al. 2023, ApJ, 954, 132 (arXiv:2306.16442)",),
@@ -54,7 +45,23 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "sampler",
         (
             "Hoffman, M. D., & Gelman, A. 2014, Journal of Machine Learning Research, 15, 1593",
-            "Phan, D., Pradhan, N., & Jankowiak, M. 2019, arXiv:1912.11554 (NumPyro)",
+            "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
+        ),
+    ),
+    "hmc": (
+        "sampler",
+        (
+            "Duane, S., Kennedy, A. D., Pendleton, B. J., & Roweth, D. 1987, Physics Letters B, "
+            "195, 216",
+            "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
+        ),
+    ),
+    "continuity": (
+        "continuity star formation history, mass-metallicity prior",
+        (
+            "Leja, J., Carnall, A. C., Johnson, B. D., et al. 2019, ApJ, 876, 3",
+            "Gallazzi, A., Charlot, S., Brinchmann, J., White, S. D. M., & Tremonti, C. A. 2005, "
+            "MNRAS, 362, 41",
         ),
     ),
     "diagnostics": (

@@ -21,7 +21,7 @@ from jaxsed.catalog.errors import JaxsedError, nearest
 
 FLUX_UNITS = ("ABmag", "maggies", "nanomaggies", "uJy", "mJy", "Jy")
 WAVE_UNITS = ("AA", "nm", "um")
-PHYSICS = ("provabgs", "prospector")
+PHYSICS = ("provabgs", "continuity")
 PREDICTORS = ("auto", "emulator", "physics")
 IGM = ("inoue2014", "madau1995")
 COSMOLOGIES = ("planck15", "planck13", "wmap9")

@@ -146,7 +146,7 @@ def fit_catalog(
         if engine is None:
             engine = _default_engine(config, filters, train=train, report=say)
             fitted = (observations.flag & int(NOT_FITTED)) == 0
-            if fitted.any():
+            if fitted.any() and hasattr(engine, "prepare"):
                 engine.prepare(observations.redshift[fitted])
         provenance = dict(getattr(engine, "provenance", {}))
         writer.agree(_engine_identity(provenance))

@@ -16,9 +16,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxsed.infer import kernels
+from jaxsed.infer import kernels, mixture, small
 from jaxsed.infer.kernels import Kernel
-from jaxsed.infer import mixture
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.mixture import Mixture
 from jaxsed.problem import Problem
@@ -118,7 +117,7 @@ def advance(
         # A not-a-number would stop the chain for good; an impossible point is just rejected.
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    inverse = mixture.inverse_factor(chains.scale)
+    inverse = small.inverse_lower(chains.scale)
 
     def whiten(gap: Array) -> Array:
         return inverse @ gap
@@ -214,7 +213,7 @@ def _whiten(q: Array, chains: Chains) -> tuple[Array, Array]:
     gap = q - mean
     covariance = gap.T @ gap
     blend = (covariance + PRIOR_DRAWS * jnp.eye(q.shape[1])) / (n + PRIOR_DRAWS)
-    factor = jnp.linalg.cholesky(blend)
+    factor = small.cholesky(blend)
     good = jnp.all(jnp.isfinite(factor))
     centre = jnp.where(good, chains.centre + chains.scale @ mean, chains.centre)
     return centre, jnp.where(good, chains.scale @ factor, chains.scale)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.infer import small
 from jaxsed.problem import Problem
 
 MAX_STEPS = 40
@@ -51,7 +52,7 @@ def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.
     best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))
     mean = ends[best]
     _, hessian = _gauss_newton(problem, mean)
-    return Laplace(mean, _covariance_factor(hessian), values[best])
+    return Laplace(mean, small.factor_of_inverse(hessian), values[best])
 
 
 def _residuals(problem: Problem, x: Array) -> Array:
@@ -72,7 +73,7 @@ def _descend(problem: Problem, start: Array) -> tuple[Array, Array]:
     def step(_: int, at: _Step) -> _Step:
         gradient, hessian = _gauss_newton(problem, at.x)
         scaled = hessian + at.damping * (identity + jnp.diag(jnp.diag(hessian)))
-        move = jax.scipy.linalg.solve(scaled, gradient, assume_a="pos")
+        move = small.solve_positive(scaled, gradient)
         # Beyond six normal coordinates nothing is plausible; long steps go there in float32.
         length = jnp.linalg.norm(move)
         trial = at.x - jnp.nan_to_num(move) * jnp.minimum(1.0, 3.0 / (length + 1e-6))
@@ -88,10 +89,3 @@ def _descend(problem: Problem, start: Array) -> tuple[Array, Array]:
     first = first._replace(value=jnp.where(jnp.isnan(first.value), -jnp.inf, first.value))
     last = jax.lax.fori_loop(0, MAX_STEPS, step, first)
     return last.x, last.value
-
-
-def _covariance_factor(hessian: Array) -> Array:
-    """Lower-triangular L with L L^T = inverse of the Hessian (whose factor here is upper)."""
-    upper = jnp.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1]
-    eye = jnp.eye(hessian.shape[0], dtype=hessian.dtype)
-    return jax.scipy.linalg.solve_triangular(upper.T, eye, lower=True)

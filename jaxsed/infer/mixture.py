@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.infer import small
+
 COMPONENTS = 16
 ITERATIONS = 30
 SHRINKAGE_DRAWS = 15.0
@@ -56,13 +58,7 @@ class Mixture(NamedTuple):
 
 def mixture(log_weight: Array, mean: Array, scale: Array) -> Mixture:
     """A `Mixture` from weights, means and lower-triangular factors."""
-    return Mixture(log_weight, mean, scale, inverse_factor(scale))
-
-
-def inverse_factor(scale: Array) -> Array:
-    """Inverses of lower-triangular matrices [..., dimension, dimension]."""
-    eye = jnp.broadcast_to(jnp.eye(scale.shape[-1], dtype=scale.dtype), scale.shape)
-    return jax.scipy.linalg.solve_triangular(scale, eye, lower=True)
+    return Mixture(log_weight, mean, scale, jax.vmap(small.inverse_lower)(scale))
 
 
 def broad(centre: Array, scale: Array) -> Mixture:
@@ -80,8 +76,8 @@ def fit(key: Array, draws: Array) -> Mixture:
     n, dimension = draws.shape
     mean = jnp.mean(draws, axis=0)
     covariance = jnp.cov(draws.T) + 1e-6 * jnp.eye(dimension)
-    factor = jnp.linalg.cholesky(covariance)
-    z = (draws - mean) @ inverse_factor(factor).T
+    factor = small.cholesky(covariance)
+    z = (draws - mean) @ small.inverse_lower(factor).T
     pooled = POOLED_SHARE * jnp.eye(dimension)
 
     def log_normal(at: Mixture) -> Array:
@@ -96,7 +92,7 @@ def fit(key: Array, draws: Array) -> Mixture:
         heft = (count + SHRINKAGE_DRAWS)[:, None, None]
         blend = (spread + SHRINKAGE_DRAWS * pooled) / heft + 1e-5 * jnp.eye(dimension)
         weight = jnp.log((count + 1.0) / (n + COMPONENTS))
-        return mixture(weight, centre, jnp.linalg.cholesky(blend))
+        return mixture(weight, centre, jax.vmap(small.cholesky)(blend))
 
     identity = jnp.broadcast_to(jnp.eye(dimension), (COMPONENTS, dimension, dimension))
     start = mixture(

@@ -1,0 +1,1 @@
+"""A small real catalogue and its configuration, for `jaxsed demo`."""

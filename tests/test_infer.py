@@ -1,0 +1,176 @@
+"""Samplers against targets whose moments are known, and the pieces they are made of."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from flax import struct
+
+from jaxsed import infer
+from jaxsed.infer import mixture, small
+from jaxsed.problem import Problem, photometry
+
+SETTINGS = infer.Settings(warmup=300, draws=600, retries=1, starts=2)
+
+
+class Toy(NamedTuple):
+    """Parameters of the toy models."""
+
+    a: Any
+    b: Any
+    log_mass_formed: Any
+
+
+PRIOR = Toy(dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0), 0.0)
+
+
+@struct.dataclass
+class Linear:
+    """Fluxes linear in the parameters: the posterior is Gaussian."""
+
+    matrix: Any
+
+    def __call__(self, theta):
+        return self.matrix @ jnp.stack([theta.a, theta.b])
+
+
+@struct.dataclass
+class Banana:
+    """Fluxes (a, b + a^2): b follows -a^2 up to the error."""
+
+    scale: Any
+
+    def __call__(self, theta):
+        return jnp.stack([theta.a, theta.b + theta.a**2]) * self.scale
+
+
+def linear_problem(rng):
+    matrix = np.array([[1.0, 0.5], [0.2, -1.0], [2.0, 1.9]])
+    error = np.array([0.5, 0.3, 0.2])
+    flux = matrix @ np.array([0.4, -0.6]) + error * rng.normal(size=3)
+    scaled = matrix / error[:, None]
+    covariance = np.linalg.inv(np.eye(2) + scaled.T @ scaled)
+    mean = covariance @ scaled.T @ (flux / error)
+    data = photometry(flux, error, error_floor=0.0)
+    return Problem(PRIOR, Linear(jnp.asarray(matrix, dtype=float)), data, shear=False), mean, covariance
+
+
+def batch(problem, n):
+    prior, data = jax.tree.map(
+        lambda a: jnp.broadcast_to(jnp.asarray(a), (n, *jnp.shape(a))), (problem.prior, problem.data)
+    )
+    return problem.replace(prior=prior, data=data)
+
+
+@pytest.mark.parametrize("method", infer.METHODS)
+def test_gaussian_moments_within_five_standard_errors(method):
+    problem, mean, covariance = linear_problem(np.random.default_rng(0))
+    samples = infer.sample(jax.random.key(1), problem, method=method, settings=SETTINGS)
+    assert samples.diagnostics.passes().all()
+    x = samples.x.reshape(-1, 2)
+    ess = samples.diagnostics.ess_bulk.min()
+    assert np.all(np.abs(x.mean(0) - mean) < 5 * np.sqrt(np.diag(covariance) / ess))
+    np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.15 * np.abs(covariance).max())
+
+
+def test_skewed_target_moments():
+    data = photometry(np.array([0.0, 1.0]), np.array([2.0, 0.1]), error_floor=0.0)
+    problem = Problem(PRIOR, Banana(jnp.asarray(1.0)), data, shear=False)
+    samples = infer.sample(jax.random.key(2), problem, method="hmc", settings=SETTINGS)
+    assert samples.diagnostics.passes().all()
+    grid = np.linspace(-6, 6, 1501)
+    a, b = np.meshgrid(grid, grid, indexing="ij")
+    log_p = -0.5 * (a**2 + b**2 + (a / 2.0) ** 2 + ((b + a**2 - 1.0) / 0.1) ** 2)
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+    truth = np.array([(p * a).sum(), (p * b).sum()])
+    spread = np.sqrt([(p * (a - truth[0]) ** 2).sum(), (p * (b - truth[1]) ** 2).sum()])
+    found = samples.x.reshape(-1, 2)
+    ess = samples.diagnostics.ess_bulk.min()
+    assert np.all(np.abs(found.mean(0) - truth) < 5 * spread / np.sqrt(ess))
+    np.testing.assert_allclose(found.std(0), spread, rtol=0.1)
+
+
+def test_a_galaxy_does_not_depend_on_its_neighbours():
+    problem, *_ = linear_problem(np.random.default_rng(0))
+    short = infer.Settings(warmup=200, draws=100, retries=0, starts=2)
+    keys = jax.random.split(jax.random.key(3), 3)
+    three = infer.sample(keys, batch(problem, 3), method="hmc", settings=short)
+    one = infer.sample(keys[1:2], batch(problem, 1), method="hmc", settings=short)
+    np.testing.assert_allclose(three.x[1], one.x[0], atol=1e-3)
+    assert not np.allclose(three.x[0], three.x[1])
+
+
+def test_impossible_data_is_data_in_the_result_not_an_exception():
+    problem, *_ = linear_problem(np.random.default_rng(0))
+    two = batch(problem, 2)
+    broken = two.data.replace(scaled=two.data.scaled.at[0].set(jnp.nan))
+    short = infer.Settings(warmup=200, draws=600, retries=0, starts=2)
+    keys = jax.random.split(jax.random.key(4), 2)
+    samples = infer.sample(keys, two.replace(data=broken), method="hmc", settings=short)
+    assert list(samples.diagnostics.passes()) == [False, True]
+
+
+def test_laplace_is_exact_for_a_gaussian():
+    problem, mean, covariance = linear_problem(np.random.default_rng(5))
+    found = infer.laplace(jax.random.key(0), problem, starts=2)
+    np.testing.assert_allclose(found.mean, mean, atol=1e-4)
+    np.testing.assert_allclose(found.scale @ found.scale.T, covariance, rtol=1e-3, atol=1e-5)
+    assert np.allclose(np.triu(found.scale, 1), 0.0)
+
+
+def test_mixture_density_is_normalised_and_agrees_with_its_draws():
+    rng = np.random.default_rng(1)
+    draws = np.concatenate([rng.normal(-3, 1, (500, 2)), rng.normal(3, 0.5, (500, 2))])
+    fitted = mixture.fit(jax.random.key(0), jnp.asarray(draws, dtype=float))
+    assert np.exp(fitted.log_weight).sum() == pytest.approx(1.0, abs=1e-5)
+    grid = np.linspace(-25, 25, 501)
+    points = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+    density = np.exp(jax.vmap(fitted.log_density)(jnp.asarray(points, dtype=float)))
+    assert density.sum() * 0.1**2 == pytest.approx(1.0, abs=0.01)
+    new = jax.vmap(fitted.sample)(jax.random.split(jax.random.key(1), 4000))
+    assert (new[:, 0] > 0).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_small_factors_against_numpy():
+    rng = np.random.default_rng(2)
+    root = rng.normal(size=(11, 20))
+    a = root @ root.T
+    factor = small.cholesky(jnp.asarray(a, dtype=float))
+    np.testing.assert_allclose(factor, np.linalg.cholesky(a), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(small.inverse_lower(factor) @ factor, np.eye(11), atol=1e-4)
+    b = rng.normal(size=11)
+    np.testing.assert_allclose(
+        small.solve_positive(jnp.asarray(a, dtype=float), jnp.asarray(b, dtype=float)),
+        np.linalg.solve(a, b), rtol=1e-2, atol=1e-3,
+    )  # fmt: skip
+
+
+def test_convergence_equals_arviz():
+    import arviz
+
+    rng = np.random.default_rng(3)
+    draws = rng.standard_t(4, size=(2, 4, 300, 1)).cumsum(axis=2) * 0.05 + rng.normal(
+        size=(2, 4, 300, 1)
+    )
+    rhat, bulk, tail = infer.convergence(draws)
+    for g in range(2):
+        assert rhat[g, 0] == pytest.approx(float(arviz.rhat(draws[g, :, :, 0])), abs=2e-3)
+        assert bulk[g, 0] == pytest.approx(float(arviz.ess(draws[g, :, :, 0])), rel=0.02)
+        expected = float(arviz.ess(draws[g, :, :, 0], method="tail"))
+        assert tail[g, 0] == pytest.approx(expected, rel=0.05)
+
+
+def test_unknown_method_and_sizes_that_do_not_fit():
+    problem, *_ = linear_problem(np.random.default_rng(0))
+    with pytest.raises(ValueError, match="unknown method 'gibbs'"):
+        infer.sample(jax.random.key(0), problem, method="gibbs")
+    with pytest.raises(ValueError, match="3 keys for 2 galaxies"):
+        infer.sample(jax.random.split(jax.random.key(0), 3), batch(problem, 2))
+    with pytest.raises(ValueError, match="at least 2 chains"):
+        infer.Settings(chains=1)
