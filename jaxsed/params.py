@@ -46,9 +46,7 @@ class Recoordinated:
 
     base: dist.Distribution
     prior: dist.Distribution | None = None
-    given: Callable[[Any], dist.Distribution] | None = struct.field(
-        pytree_node=False, default=None
-    )
+    given: Callable[[Any], dist.Distribution] | None = struct.field(pytree_node=False, default=None)
     shift: Callable[[Any], Array] | None = struct.field(pytree_node=False, default=None)
 
     def log_ratio(self, theta: Any, value: Array) -> Array:

@@ -73,7 +73,9 @@ def photometry(
     flux, error = np.asarray(flux, float), np.asarray(error, float)
     kind = np.ones(flux.shape, int) if kind is None else np.asarray(kind, int)
     if flux.shape != error.shape or flux.shape != kind.shape:
-        raise ValueError(f"shapes differ: flux {flux.shape}, error {error.shape}, kind {kind.shape}")
+        raise ValueError(
+            f"shapes differ: flux {flux.shape}, error {error.shape}, kind {kind.shape}"
+        )
     used = kind != MISSING
     bad = used & ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
     if bad.any():

@@ -57,12 +57,17 @@ def linear_problem(rng):
     covariance = np.linalg.inv(np.eye(2) + scaled.T @ scaled)
     mean = covariance @ scaled.T @ (flux / error)
     data = photometry(flux, error, error_floor=0.0)
-    return Problem(PRIOR, Linear(jnp.asarray(matrix, dtype=float)), data, shear=False), mean, covariance
+    return (
+        Problem(PRIOR, Linear(jnp.asarray(matrix, dtype=float)), data, shear=False),
+        mean,
+        covariance,
+    )
 
 
 def batch(problem, n):
     prior, data = jax.tree.map(
-        lambda a: jnp.broadcast_to(jnp.asarray(a), (n, *jnp.shape(a))), (problem.prior, problem.data)
+        lambda a: jnp.broadcast_to(jnp.asarray(a), (n, *jnp.shape(a))),
+        (problem.prior, problem.data),
     )
     return problem.replace(prior=prior, data=data)
 

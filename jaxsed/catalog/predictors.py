@@ -111,7 +111,7 @@ def _matched(emulator, filters, redshift, config, *, strict):
     if strict and missing:
         raise JaxsedError(
             f"[model] emulator {config.model.emulator!r} has no curve like that of "
-            f"{', '.join(missing)}; train one with `jaxsed train` or set predictor = \"physics\"."
+            f'{", ".join(missing)}; train one with `jaxsed train` or set predictor = "physics".'
         )
     # A few galaxies outside are flagged; a catalogue of them needs another emulator.
     if not strict and (missing or outside.mean() > 0.05):

@@ -38,7 +38,6 @@ BLOCK = 256
 """Galaxies simulated together: their spectra then stay in the processor's caches."""
 
 
-
 def simulator(family: GalaxyFamily, model: GalaxyModel, redshift_range: tuple[float, float]):
     """``simulate(key, n) -> (features, F10)`` for `train_photometric`."""
     low, high = redshift_range

@@ -230,9 +230,7 @@ def _over_galaxies(function, problem: Problem, n_batched: int, n_shared: int):
     arguments without one.  Devices do not wait for each other inside a segment.
     """
     split, whole = PartitionSpec("galaxy"), PartitionSpec()
-    mapped = jax.vmap(
-        function, in_axes=(*(0,) * n_batched, problem.axes, *(None,) * n_shared)
-    )
+    mapped = jax.vmap(function, in_axes=(*(0,) * n_batched, problem.axes, *(None,) * n_shared))
     spec = Problem(prior=split, forward=whole, data=split, shear=problem.shear)
     return jax.shard_map(
         mapped,
@@ -253,7 +251,13 @@ def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int) -> C
 
 @partial(jax.jit, static_argnames=("kernel", "adapt"), donate_argnames=("chains",))
 def advance_batch(
-    keys: Array, chains: Chains, problem: Problem, schedule: Schedule, *, kernel: Kernel, adapt: bool
+    keys: Array,
+    chains: Chains,
+    problem: Problem,
+    schedule: Schedule,
+    *,
+    kernel: Kernel,
+    adapt: bool,
 ) -> tuple[Chains, Segment]:
     """`advance` for a batch of galaxies; the schedule is shared by all."""
 

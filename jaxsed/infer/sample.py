@@ -283,4 +283,6 @@ def _draw(batch, kernel, settings, attempt, report):
     x = np.concatenate([p.x for p in parts], axis=2)
     log_density = np.concatenate([p.log_density for p in parts], axis=2)
     totals = [sum(getattr(p, name) for p in parts) for name in ("divergences", "gradients")]
-    return batch, mc.Segment(x, log_density, *totals, parts[-1].acceptance, parts[-1].global_acceptance)
+    return batch, mc.Segment(
+        x, log_density, *totals, parts[-1].acceptance, parts[-1].global_acceptance
+    )

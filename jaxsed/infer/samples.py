@@ -82,7 +82,7 @@ def _convergence(draws: Array) -> tuple[Array, Array, Array]:
     def one(x: Array) -> tuple[Array, Array, Array]:
         return diagnostics.rhat(x), diagnostics.ess_bulk(x), diagnostics.ess_tail(x)
 
-    return jax.lax.map(one, draws)
+    return jax.lax.map(jax.vmap(one, in_axes=-1), draws)
 
 
 def convergence(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

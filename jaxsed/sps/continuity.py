@@ -159,5 +159,3 @@ def training_distribution(redshift: dist.Distribution) -> ContinuityTheta:
         dust1_fraction=dist.TruncatedNormal(1.0, 1.0, low=0.0, high=2.0),
         redshift=redshift,
     )
-
-
