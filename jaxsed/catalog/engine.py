@@ -25,6 +25,10 @@ from jaxsed.sps.photometry import Filter
 FREE_REDSHIFT = (0.01, 4.0)
 """Prior of a free redshift, uniform, where the configuration has none."""
 
+STARLIGHT_LIMIT = 25_000.0
+"""Rest-frame wavelength in Å beyond which bands are left out: these models have stars and gas but
+no dust emission, which takes over there and would pass for old stars."""
+
 OUTSIDE_SHARE = 0.01
 """A galaxy with a larger share of draws outside the emulator's range is flagged."""
 
@@ -87,7 +91,7 @@ class Engine:
         if self.predictor is None:
             self.prepare(observations.redshift)
         predictor = self.predictor
-        kind = np.where(predictor.reachable, observations.kind, 0)[:, predictor.reachable]
+        kind = self._starlight(observations)[:, predictor.reachable]
         flux = observations.flux[:, predictor.reachable]
         error = observations.error[:, predictor.reachable]
         data = photometry(
@@ -122,6 +126,23 @@ class Engine:
             predicted_flux=self._predicted(samples.flux),
             per_galaxy={"sfh_age": self._sfh_age(len(ids))},
         )
+
+    def _starlight(self, observations: Observations) -> np.ndarray:
+        """[galaxy, band] kinds of data, missing where the model has no light to offer."""
+        z = observations.redshift
+        if self.free_redshift:
+            z = np.full(len(z), (self.config.catalog.redshift_prior or FREE_REDSHIFT)[0])
+        rest = np.array([f.pivot for f in self.filters]) / (1 + z[:, None])
+        dusty = (rest > STARLIGHT_LIMIT) & (observations.kind != 0)
+        if dusty.any():
+            names = [
+                f.name for f, any_ in zip(self.filters, dusty.any(axis=0), strict=True) if any_
+            ]
+            self.report(
+                f"  {dusty.sum()} fluxes left out: beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest,"
+                f" where dust emission is not modelled ({', '.join(names)})"
+            )
+        return np.where(self.predictor.reachable & ~dusty, observations.kind, 0)
 
     def _check_priors(self) -> None:
         prior = self.family.prior(0.5)
