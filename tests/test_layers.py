@@ -23,6 +23,7 @@ LAYERS = {
     "infer": 3,
     "catalog": 4, "checks": 4, "plots": 4,
     "cli": 5,
+    "examples": 0,  # data only
     "weights": 6,  # the scripts that make the shipped files: they use everything, nothing uses them
 }  # fmt: skip
 ROOT_LAYER = 7  # jaxsed/__init__.py itself
