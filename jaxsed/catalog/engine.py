@@ -68,7 +68,7 @@ class Engine:
             target_acceptance=sampler.target_accept,
         )
         self._check_priors()
-        self.predictor: Predictor | None = None
+        self._predictor: Predictor | None = None
         self.provenance: dict[str, Any] = {}
 
     def prepare(self, redshift: np.ndarray) -> None:
@@ -78,17 +78,27 @@ class Engine:
         """
         low, high = self.config.catalog.redshift_prior or FREE_REDSHIFT
         z = np.array([low, high]) if self.free_redshift else redshift
-        self.predictor = make_predictor(
+        self._predictor = make_predictor(
             self.config, self.filters, z, train=self.train, report=self.report
         )
         self.provenance = dict(self.predictor.provenance)
         self.report(f"predictor: {self.predictor.kind} ({self.predictor.reason})")
 
+    @property
+    def predictor(self) -> Predictor:
+        """What evaluates the model.
+
+        Raises RuntimeError before `prepare`.
+        """
+        if self._predictor is None:
+            raise RuntimeError("the engine has no predictor yet: call prepare() first")
+        return self._predictor
+
     def __call__(
         self, ids: Sequence[str], observations: Observations, seeds: NDArray[np.uint32]
     ) -> ChunkResult:
         """Fit n galaxies; see `jaxsed.catalog.chunk.Engine`."""
-        if self.predictor is None:
+        if self._predictor is None:
             self.prepare(observations.redshift)
         predictor = self.predictor
         kind = self._starlight(observations)[:, predictor.reachable]

@@ -42,7 +42,7 @@ def simulator(family: GalaxyFamily, model: GalaxyModel, redshift_range: tuple[fl
     """``simulate(key, n) -> (features, F10)`` for `train_photometric`."""
     low, high = redshift_range
 
-    def one(key: Array) -> tuple[Array, Array]:
+    def one(key: Array, model: GalaxyModel) -> tuple[Array, Array]:
         key_z, key_theta = jax.random.split(key)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         theta = family.training_draw(key_theta, redshift)
@@ -50,8 +50,7 @@ def simulator(family: GalaxyFamily, model: GalaxyModel, redshift_range: tuple[fl
 
     @jax.jit
     def blocks(keys: Array, model: GalaxyModel) -> tuple[Array, Array]:
-        del model
-        return jax.lax.map(one, keys, batch_size=BLOCK)
+        return jax.lax.map(lambda key: one(key, model), keys, batch_size=BLOCK)
 
     def simulate(key: Array, n: int) -> tuple[Array, Array]:
         return blocks(jax.random.split(key, n), model)
