@@ -160,6 +160,7 @@ def check_emulator(path: Any) -> Check:
     further off than `WORST_EMULATOR`: an emulator that is honest about being bad does not pass.
     """
     from jaxsed.emulators import PhotometricEmulator
+    from jaxsed.magnitudes import to_arsinh
     from jaxsed.sps.models import family
     from jaxsed.sps.photometry import make_filter
     from jaxsed.sps.sed import galaxy_model
@@ -180,10 +181,12 @@ def check_emulator(path: Any) -> Check:
         galaxies.physics, galaxies.name, load_ssp(record.ssp), bands,
         redshift_range=(redshift, redshift), cosmology=emulator.cosmology,
     )  # fmt: skip
-    exact, emulated = jax.jit(lambda m, e, t: (m(t), e(t)))(model, emulator, theta)
-    ratio = np.asarray(emulated, float) / np.asarray(exact, float)
-    off = np.where(ratio > 0, np.abs(MAG_PER_LN * np.log(np.maximum(ratio, 1e-30))), np.inf)
-    allowed = np.minimum(4.0 * np.asarray(emulator.error_ab.sigma) + 2e-3, WORST_EMULATOR)
+    # Arsinh magnitudes, as the emulator learned them: a band below the Lyman limit has no light.
+    exact, emulated = jax.jit(lambda m, e, t: (to_arsinh(m.shape(t), e.mu_0), e.magnitudes(t)))(
+        model, emulator, theta
+    )
+    off = np.abs(np.asarray(emulated, float) - np.asarray(exact, float))
+    allowed = np.minimum(4.0 * np.asarray(emulator.error.sigma) + 2e-3, WORST_EMULATOR)
     found = f"{len(off)} bands within {1e3 * off.max():.1f} mmag of the physics"
     return Check(getattr(path, "name", str(path)), found, bool(np.all(off < allowed)))
 
