@@ -86,7 +86,8 @@ def main() -> None:
     for name, values, draws in _scalars(truth, found.theta):
         flat = draws.reshape(n, -1)
         ranks = rank_statistics(values[ok], flat[ok], keep=99)
-        p = float(rank_pvalue(ranks, 99, bins=10))
+        bins = int(np.clip(ok.sum() // 10, 2, 10))
+        p = float(rank_pvalue(ranks, 99, bins=bins))
         out["ranks"][name] = p
         table.add_row(name, f"{p:.3f}")
     Console().print(table)
