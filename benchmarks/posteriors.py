@@ -23,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxsed import infer, params
-from jaxsed.catalog.predictors import emulator_files
 from jaxsed.checks import rank_pvalue, rank_statistics
 from jaxsed.cli import prepare_process
-from jaxsed.emulators import PhotometricEmulator
+from jaxsed.emulators import load_emulator
 from jaxsed.problem import Problem, photometry
 from jaxsed.sps import provabgs
 from jaxsed.sps.photometry import make_filter
@@ -48,8 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
 
-    path = next(p for p in emulator_files() if "goodss" in p.name)
-    emulator = PhotometricEmulator.load(path)
+    emulator = load_emulator("provabgs_goodss")
     bands = [
         make_filter(name, curve.wave, curve.transmission)
         for name, curve in zip(emulator.band_names, emulator.record.curves, strict=True)

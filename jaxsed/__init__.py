@@ -10,7 +10,16 @@ __version__ = "0.1.0"
 
 # public name -> the module that defines it
 _PUBLIC = {
+    "PhotometricEmulator": "jaxsed.emulators",
+    "Problem": "jaxsed.problem",
+    "fit_catalog": "jaxsed.catalog.run",
+    "galaxy_model": "jaxsed.sps.sed",
+    "load_emulator": "jaxsed.emulators",
+    "load_filter": "jaxsed.sps.photometry",
     "load_results": "jaxsed.catalog.results",
+    "load_ssp": "jaxsed.sps.ssp",
+    "photometry": "jaxsed.problem",
+    "sample": "jaxsed.infer",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -276,13 +276,13 @@ def constrain(prior: Theta, x: Array) -> tuple[Theta, Array, Array]:
         starts[field] = slice(start, start + width)
         start += width
     u = x
-    shifted = [f for f, leaf in zip(prior._fields, prior, strict=True) if _shift(leaf)]
-    for field in [f for f in prior._fields if f not in shifted] + shifted:
+    shifts = {f: shift for f in prior._fields if (shift := _shift(getattr(prior, f))) is not None}
+    for field in [f for f in prior._fields if f not in shifts] + list(shifts):
         leaf = getattr(prior, field)
         if is_fixed(leaf):
             continue
-        if field in shifted:
-            u = u.at[starts[field]].add(_shift(leaf)(theta))
+        if field in shifts:
+            u = u.at[starts[field]].add(shifts[field](theta))
         part, base = u[starts[field]], _base(leaf)
         value, extra = from_normal(base, part if base.event_shape else part[0])
         theta = theta._replace(**{field: value})

@@ -6,6 +6,7 @@ model is shared.  `axes` is the `in_axes` that maps over such a batch.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -133,7 +134,8 @@ class Problem:
     @property
     def axes(self) -> Problem:
         """`in_axes` that maps over galaxies: prior and data, not the forward model."""
-        return Problem(prior=0, forward=None, data=0, shear=self.shear)
+        in_axes: Any = {"prior": 0, "forward": None, "data": 0}
+        return Problem(**in_axes, shear=self.shear)
 
     def constrain(self, x: Array) -> Any:
         """Theta at coordinates `x`."""
@@ -215,4 +217,4 @@ def stack(problems: list[Problem]) -> Problem:
         lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]),
         *[(p.prior, p.data) for p in problems],
     )
-    return first.replace(prior=prior, data=data)
+    return dataclasses.replace(first, prior=prior, data=data)

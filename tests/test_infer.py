@@ -171,6 +171,30 @@ def test_convergence_equals_arviz():
         assert tail[g, 0] == pytest.approx(expected, rel=0.05)
 
 
+def test_numpyro_sees_the_same_posterior():
+    from numpyro.infer import MCMC, NUTS
+    from numpyro.infer.util import potential_energy
+
+    problem, mean, covariance = linear_problem(np.random.default_rng(6))
+    model, potential = infer.numpyro_model(problem), infer.numpyro_potential(problem)
+    for x in jax.random.normal(jax.random.key(0), (5, 2)):
+        expected = -float(problem.logdensity(x))
+        assert float(potential(x)) == pytest.approx(expected, rel=1e-5)
+        assert float(potential_energy(model, (), {}, {"x": x})) == pytest.approx(expected, rel=1e-5)
+    mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=1000, progress_bar=False)
+    mcmc.run(jax.random.key(1))
+    draws = mcmc.get_samples()
+    assert set(draws) >= {"x", "a", "b", "flux"}
+    np.testing.assert_array_equal(draws["a"], draws["x"][:, 0])
+    gap = np.asarray(draws["x"]).mean(0) - mean
+    assert np.all(np.abs(gap) < 5 * np.sqrt(np.diag(covariance) / 200))
+
+
+def test_more_chains_after_the_warm_up_than_in_it():
+    with pytest.raises(ValueError, match="at least as many chains in the warm-up"):
+        infer.Settings(chains=4, warmup_chains=3)
+
+
 def test_unknown_method_and_sizes_that_do_not_fit():
     problem, *_ = linear_problem(np.random.default_rng(0))
     with pytest.raises(ValueError, match="unknown method 'gibbs'"):

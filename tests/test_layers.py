@@ -39,7 +39,7 @@ OWNERS = {
     "blackjax": {"infer"},
     "numpyro": {"problem", "infer"},
     "numpyro.infer": {"infer"},
-    "numpyro.distributions": {"params", "problem", "sps"},
+    "numpyro.distributions": {"params", "problem", "sps", "infer"},
     "matplotlib": {"plots"},
     "corner": {"plots"},
     "sedpy": {"sps"},

@@ -197,7 +197,7 @@ class SamplerConfig:
     """``[sampler]``."""
 
     method: str = _key(_one_of(*METHODS), "nuts")
-    warmup: int = _key(_whole(100, 1_000_000), 1000)
+    warmup: int = _key(_whole(100, 1_000_000), 400)
     draws: int = _key(_whole(100, 1_000_000), 1000)  # per chain
     chains: int = _key(_whole(2, 64), 4)
     max_tree_depth: int = _key(_whole(2, 15), 6)

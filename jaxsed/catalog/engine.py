@@ -101,7 +101,8 @@ class Engine:
         if self._predictor is None:
             self.prepare(observations.redshift)
         predictor = self.predictor
-        kind = self._starlight(observations)[:, predictor.reachable]
+        modelled = self._modelled(observations)
+        kind = np.where(modelled, observations.kind, 0)[:, predictor.reachable]
         flux = observations.flux[:, predictor.reachable]
         error = observations.error[:, predictor.reachable]
         data = photometry(
@@ -126,33 +127,32 @@ class Engine:
             log_density=samples.log_density,
             chi2=_chi2(samples.flux, data),
             n_bands=(kind != 0).sum(axis=1),
-            rhat_max=_worst(d.rhat, np.max),
-            ess_bulk_min=_worst(d.ess_bulk, np.min),
-            ess_tail_min=_worst(d.ess_tail, np.min),
+            rhat_max=d.rhat.max(axis=1),
+            ess_bulk_min=d.ess_bulk.min(axis=1),
+            ess_tail_min=d.ess_tail.min(axis=1),
             divergences=d.divergences,
             unique_fraction=d.unique_fraction,
             method=samples.method,
             flag=self._flags(samples.theta, observations.kind),
-            predicted_flux=self._predicted(samples.flux),
+            predicted_flux=self._predicted(samples.flux, modelled),
             per_galaxy={"sfh_age": self._sfh_age(len(ids))},
         )
 
-    def _starlight(self, observations: Observations) -> np.ndarray:
-        """[galaxy, band] kinds of data, missing where the model has no light to offer."""
+    def _modelled(self, observations: Observations) -> np.ndarray:
+        """[galaxy, band] whether the model has all the light that the band would see."""
         z = observations.redshift
         if self.free_redshift:
             z = np.full(len(z), (self.config.catalog.redshift_prior or FREE_REDSHIFT)[0])
         rest = np.array([f.pivot for f in self.filters]) / (1 + z[:, None])
-        dusty = (rest > STARLIGHT_LIMIT) & (observations.kind != 0)
-        if dusty.any():
-            names = [
-                f.name for f, any_ in zip(self.filters, dusty.any(axis=0), strict=True) if any_
-            ]
+        dusty = rest > STARLIGHT_LIMIT
+        lost = dusty & (observations.kind != 0)
+        if lost.any():
+            names = [f.name for f, any_ in zip(self.filters, lost.any(axis=0), strict=True) if any_]
             self.report(
-                f"  {dusty.sum()} fluxes left out: beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest,"
+                f"  {lost.sum()} fluxes left out: beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest,"
                 f" where dust emission is not modelled ({', '.join(names)})"
             )
-        return np.where(self.predictor.reachable & ~dusty, observations.kind, 0)
+        return self.predictor.reachable & ~dusty
 
     def _check_priors(self) -> None:
         prior = self.family.prior(0.5)
@@ -199,12 +199,12 @@ class Engine:
             flag[outside > OUTSIDE_SHARE] |= int(Flag.OUTSIDE_EMULATOR)
         return flag
 
-    def _predicted(self, flux: np.ndarray) -> np.ndarray:
+    def _predicted(self, flux: np.ndarray, modelled: np.ndarray) -> np.ndarray:
         flat = flux.reshape(flux.shape[0], -1, flux.shape[-1])
         found = np.moveaxis(np.percentile(flat, PERCENTILES, axis=1), 0, 1)
         full = np.full((*found.shape[:2], len(self.filters)), np.nan)
         full[..., self.predictor.reachable] = found
-        return full
+        return np.where(modelled[:, None], full, np.nan)
 
     def _sfh_age(self, n: int) -> np.ndarray:
         age = np.asarray(self.predictor.physics.stars.axis.age)
@@ -213,10 +213,6 @@ class Engine:
     def _progress(self, phase: str, done: int, running: int) -> None:
         if phase == "start" or done % self.settings.draws == 0:
             self.report(f"  {phase}: {done} transitions, {running} galaxies")
-
-
-def _worst(values: np.ndarray, of: Callable) -> np.ndarray:
-    return of(values, axis=1)
 
 
 def _chi2(flux: np.ndarray, data) -> np.ndarray:

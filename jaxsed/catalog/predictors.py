@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 from jaxsed import cosmology as cosmo
 from jaxsed.catalog.config import Config
 from jaxsed.catalog.errors import JaxsedError
-from jaxsed.emulators import FilterCurve, PhotometricEmulator
+from jaxsed.emulators import FilterCurve, PhotometricEmulator, cache_folder, emulator_files
 from jaxsed.problem import MAG_TO_RELATIVE
 from jaxsed.sps.models import GalaxyFamily, family
 from jaxsed.sps.photometry import Filter
@@ -63,18 +61,6 @@ def load_grid(config: Config) -> SSPGrid:
         return read_ssp(path) if path is not None else load_ssp(name)
     except (ValueError, OSError) as error:
         raise JaxsedError(f"[model] ssp = {name!r}: {error}") from error
-
-
-def cache_folder() -> Path:
-    """Where emulators trained on this machine are kept; the environment's XDG rules apply."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "jaxsed" / "emulators"
-
-
-def emulator_files() -> list[Path]:
-    """Emulators that come with the package, and those in the user's cache."""
-    shipped = Path(str(resources.files("jaxsed.weights")))
-    return sorted(shipped.glob("emulator_*.h5")) + sorted(cache_folder().glob("*.h5"))
 
 
 def find_emulator(
@@ -213,7 +199,7 @@ def _train(galaxies: GalaxyFamily, grid, filters, z_range, report):
 
     margin = 0.05 * (1 + z_range[1])
     low, high = max(z_range[0] - margin, 0.0), z_range[1] + margin
-    minutes = CACHE_SETTINGS.fit.max_seconds / 60
+    minutes = (CACHE_SETTINGS.fit.max_seconds or 0.0) / 60
     report(f"training an emulator for {len(filters)} bands: about {minutes:.0f} minutes")
     emulator, _ = train_emulator(
         jax.random.key(0), galaxies, grid, filters,

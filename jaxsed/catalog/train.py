@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax import Array
@@ -75,7 +76,9 @@ def train_emulator(
 
     Raises ValueError naming bands that the SSP grid does not reach in the redshift range.
     """
-    options = {} if birth_cloud_age is None else {"birth_cloud_age": birth_cloud_age}
+    options: dict[str, Any] = (
+        {} if birth_cloud_age is None else {"birth_cloud_age": birth_cloud_age}
+    )
     model = galaxy_model(
         family.physics, family.name, ssp, bands,
         redshift_range=redshift_range, cosmology=cosmology, **options,

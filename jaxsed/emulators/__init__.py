@@ -8,6 +8,7 @@ wrong it is, and `error_report`, `error_table` and `model_card` say it to a read
 from jaxsed.emulators.errors import ErrorSummary, measure_error
 from jaxsed.emulators.photometric import EmulatorRecord, FilterCurve, PhotometricEmulator
 from jaxsed.emulators.report import error_report, error_table, model_card
+from jaxsed.emulators.shelf import cache_folder, emulator_files, load_emulator
 from jaxsed.emulators.train import EmulatorTarget, TrainSettings, train_photometric
 
 __all__ = [
@@ -17,8 +18,11 @@ __all__ = [
     "FilterCurve",
     "PhotometricEmulator",
     "TrainSettings",
+    "cache_folder",
+    "emulator_files",
     "error_report",
     "error_table",
+    "load_emulator",
     "measure_error",
     "model_card",
     "train_photometric",

@@ -1,5 +1,6 @@
 """Inference: `sample(keys, problem, method=...) -> Samples`, and the bar a posterior must meet."""
 
+from jaxsed.infer.bridges import numpyro_model, numpyro_potential
 from jaxsed.infer.laplace import Laplace, laplace
 from jaxsed.infer.sample import METHODS, Settings, sample
 from jaxsed.infer.samples import ESS_BAR, RHAT_BAR, Diagnostics, Samples, convergence
@@ -14,5 +15,7 @@ __all__ = [
     "Settings",
     "convergence",
     "laplace",
+    "numpyro_model",
+    "numpyro_potential",
     "sample",
 ]

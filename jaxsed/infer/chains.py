@@ -7,8 +7,9 @@ together give the covariance that whitens the next; sampling segments change not
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,13 +89,13 @@ class _Averaging(NamedTuple):
 
 
 def begin(key: Array, problem: Problem, *, chains: int, starts: int) -> Chains:
-    """Chains of one galaxy spread around its best fit by the Gaussian approximation."""
+    """Chains of one galaxy spread around its best fits by the Gaussian approximation."""
     key_fit, key_spread = jax.random.split(key)
     fit = laplace(key_fit, problem, starts=starts)
     dimension = problem.dimension
     noise = jax.random.normal(key_spread, (chains, dimension))
     step = jnp.log(1.0 / dimension**0.25)
-    x = fit.mean + noise @ fit.scale.T
+    x = fit.ends[jnp.arange(chains) % starts] + noise @ fit.scale.T
     proposal = mixture.broad(fit.mean, fit.scale)
     return Chains(x, fit.mean, fit.scale, step.astype(noise.dtype), proposal)
 
@@ -231,7 +232,8 @@ def _over_galaxies(function, problem: Problem, n_batched: int, n_shared: int):
     """
     split, whole = PartitionSpec("galaxy"), PartitionSpec()
     mapped = jax.vmap(function, in_axes=(*(0,) * n_batched, problem.axes, *(None,) * n_shared))
-    spec = Problem(prior=split, forward=whole, data=split, shear=problem.shear)
+    specs: Any = {"prior": split, "forward": whole, "data": split}
+    spec = Problem(**specs, shear=problem.shear)
     return jax.shard_map(
         mapped,
         mesh=_mesh(),
@@ -303,7 +305,8 @@ def place(tree, problem: Problem):
     """Arrays with a galaxy axis, and a problem, laid out over the devices as the batch
     functions leave them, so that every call finds the layout that is compiled."""
     split, whole = (NamedSharding(_mesh(), PartitionSpec(*axis)) for axis in (("galaxy",), ()))
-    layout = problem.replace(
+    layout = dataclasses.replace(
+        problem,
         prior=jax.tree.map(lambda _: split, problem.prior),
         forward=jax.tree.map(lambda _: whole, problem.forward),
         data=jax.tree.map(lambda _: split, problem.data),

@@ -19,6 +19,8 @@ from jaxsed.problem import Problem
 
 MAX_STEPS = 40
 FIRST_DAMPING = 1.0
+FAR_BELOW = 12.0
+"""Descents that end lower than the best by more than this in log density are not kept."""
 
 
 class Laplace(NamedTuple):
@@ -30,6 +32,8 @@ class Laplace(NamedTuple):
     """[dimension, dimension] lower-triangular factor of the covariance."""
     logdensity: Array
     """Log posterior density at the best fit."""
+    ends: Array
+    """[start, dimension] where the descents ended; the best fit in place of far worse ones."""
 
 
 class _Step(NamedTuple):
@@ -52,7 +56,9 @@ def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.
     best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))
     mean = ends[best]
     _, hessian = _gauss_newton(problem, mean)
-    return Laplace(mean, small.factor_of_inverse(hessian), values[best])
+    close = values > values[best] - FAR_BELOW
+    ends = jnp.where(close[:, None], ends, mean)
+    return Laplace(mean, small.factor_of_inverse(hessian), values[best], ends)
 
 
 def _residuals(problem: Problem, x: Array) -> Array:

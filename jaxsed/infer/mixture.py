@@ -1,4 +1,4 @@
-"""A Gaussian mixture learned from warm-up draws, as a proposal for global moves.
+"""A mixture of Student t learned from warm-up draws, as a proposal for global moves.
 
 Posteriors of galaxies are thin and curved: a Hamiltonian trajectory follows them in many small
 steps.  A proposal drawn from a mixture fitted to earlier draws crosses them at once, and between
@@ -18,6 +18,9 @@ from jax import Array
 from jaxsed.infer import small
 
 COMPONENTS = 16
+DEGREES = 5
+"""Degrees of freedom: proposals with tails thinner than the posterior's would leave chains stuck
+where it is under-covered."""
 ITERATIONS = 30
 SHRINKAGE_DRAWS = 15.0
 """Weight, in draws, of the pooled covariance in the covariance of a component."""
@@ -29,31 +32,36 @@ BROAD_SCALE = 1.5
 
 
 class Mixture(NamedTuple):
-    """Gaussian mixture in the coordinates of a problem."""
+    """Mixture of multivariate Student t in the coordinates of a problem."""
 
     log_weight: Array
     """[component]."""
     mean: Array
     """[component, dimension]."""
     scale: Array
-    """[component, dimension, dimension] lower-triangular factors of the covariances."""
+    """[component, dimension, dimension] lower-triangular factors of the scale matrices."""
     inverse: Array
     """[component, dimension, dimension] their inverses: products are far faster than solves."""
 
     def log_density(self, x: Array) -> Array:
         """Log density at `x` [dimension]."""
-        return jax.scipy.special.logsumexp(self.log_weight + self._log_normal(x))
+        return jax.scipy.special.logsumexp(self.log_weight + self._log_student(x))
 
     def sample(self, key: Array) -> Array:
         """One draw [dimension]."""
-        key_which, key_where = jax.random.split(key)
+        key_which, key_where, key_tail = jax.random.split(key, 3)
         k = jax.random.categorical(key_which, self.log_weight)
-        return self.mean[k] + self.scale[k] @ jax.random.normal(key_where, self.mean.shape[1:])
+        tail = jnp.sum(jax.random.normal(key_tail, (DEGREES,)) ** 2) / DEGREES
+        step = self.scale[k] @ jax.random.normal(key_where, self.mean.shape[1:])
+        return self.mean[k] + step * jax.lax.rsqrt(tail)
 
-    def _log_normal(self, x: Array) -> Array:
+    def _log_student(self, x: Array) -> Array:
         z = jnp.einsum("kij,kj->ki", self.inverse, x - self.mean)
         log_det = jnp.sum(jnp.log(jnp.diagonal(self.inverse, axis1=1, axis2=2)), axis=1)
-        return -0.5 * jnp.sum(z**2, axis=1) + log_det - 0.5 * x.size * math.log(2 * math.pi)
+        n = x.size
+        constant = math.lgamma((DEGREES + n) / 2) - math.lgamma(DEGREES / 2)
+        constant -= 0.5 * n * math.log(DEGREES * math.pi)
+        return constant + log_det - 0.5 * (DEGREES + n) * jnp.log1p(jnp.sum(z**2, axis=1) / DEGREES)
 
 
 def mixture(log_weight: Array, mean: Array, scale: Array) -> Mixture:
@@ -62,7 +70,7 @@ def mixture(log_weight: Array, mean: Array, scale: Array) -> Mixture:
 
 
 def broad(centre: Array, scale: Array) -> Mixture:
-    """A mixture before there are draws: one Gaussian, repeated."""
+    """A mixture before there are draws: one component, repeated."""
     n = COMPONENTS + 1
     return mixture(
         jnp.full(n, -math.log(n), centre.dtype),
@@ -72,7 +80,10 @@ def broad(centre: Array, scale: Array) -> Mixture:
 
 
 def fit(key: Array, draws: Array) -> Mixture:
-    """Expectation-maximisation on draws [draw, dimension], with shrunken covariances."""
+    """Expectation-maximisation of Gaussians on draws [draw, dimension], with shrunken covariances.
+
+    The Gaussians' covariances then serve as scale matrices.
+    """
     n, dimension = draws.shape
     mean = jnp.mean(draws, axis=0)
     covariance = jnp.cov(draws.T) + 1e-6 * jnp.eye(dimension)
@@ -80,14 +91,23 @@ def fit(key: Array, draws: Array) -> Mixture:
     z = (draws - mean) @ small.inverse_lower(factor).T
     pooled = POOLED_SHARE * jnp.eye(dimension)
 
+    # Quadratic forms and second moments as matrix products over the pairs of coordinates.
+    pairs = (z[:, :, None] * z[:, None, :]).reshape(n, -1)
+    features = jnp.concatenate([pairs, z, jnp.ones((n, 1))], axis=1)
+
     def log_normal(at: Mixture) -> Array:
-        return jax.vmap(at._log_normal)(z) + at.log_weight
+        precision = jnp.einsum("kji,kjl->kil", at.inverse, at.inverse)
+        linear = jnp.einsum("kil,kl->ki", precision, at.mean)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(at.inverse, axis1=1, axis2=2)), axis=1)
+        constant = log_det + at.log_weight - 0.5 * jnp.sum(linear * at.mean, axis=1)
+        flat = -0.5 * precision.reshape(COMPONENTS, -1)
+        return features @ jnp.concatenate([flat, linear, constant[:, None]], axis=1).T
 
     def step(_: int, at: Mixture) -> Mixture:
         share = jax.nn.softmax(log_normal(at), axis=1)
         count = jnp.sum(share, axis=0)
         centre = (share.T @ z) / (count[:, None] + 1e-6)
-        second = jnp.einsum("nk,ni,nj->kij", share, z, z)
+        second = (share.T @ pairs).reshape(COMPONENTS, dimension, dimension)
         spread = second - count[:, None, None] * centre[:, :, None] * centre[:, None, :]
         heft = (count + SHRINKAGE_DRAWS)[:, None, None]
         blend = (spread + SHRINKAGE_DRAWS * pooled) / heft + 1e-5 * jnp.eye(dimension)

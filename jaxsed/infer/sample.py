@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,31 +26,46 @@ HMC_STEPS = (3, 16)
 STEP_FACTORS = ((1.0, 0.75), (0.4, 0.15), (0.15, 0.1))
 """Factors of the step size and how often each is used."""
 
-LEARN_FROM = 6
-"""Warm-up segments whose draws the mixture of the global moves is fitted to."""
+LEARN_FROM = 4800
+"""Draws that the mixture of the global moves is fitted to."""
+
+WARMUP_MEMORY = 3
+"""Warm-up segments whose draws it is fitted to before there are others."""
+
+
+Report = Callable[[str, int, int], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How to sample.
 
-    A galaxy that misses the bar is run again, twice as long each time, its global moves learned
-    anew from the run before, which is then left out; after `retries` of these it is returned as it
-    is, and its diagnostics say so. Longer runs are thinned to `draws` per chain in the end; their
-    diagnostics are those of all draws.
+    The warm-up runs more chains than are kept: its draws teach the global moves where the posterior
+    is, and what few chains do not come across in time would hold them up later.
+
+    A galaxy that misses the bar is run again, its global moves learned anew from the runs before,
+    which are then left out; each run but the first repeat is twice as long as the one before.
+    After `retries` of these the galaxy is returned as it is, and its diagnostics say so. Longer
+    runs are thinned to `draws` per chain in the end; their diagnostics are those of all draws.
     """
 
     chains: int = 4
-    warmup: int = 1000
+    warmup_chains: int = 16
+    warmup: int = 400
     draws: int = 1000
     retries: int = 4
     max_tree_depth: int = 6
     target_acceptance: float = 0.8
-    starts: int = 8
+    starts: int = 16
 
     def __post_init__(self) -> None:
         if self.chains < 2:
             raise ValueError(f"expected at least 2 chains for R-hat, got {self.chains}")
+        if self.warmup_chains < self.chains:
+            raise ValueError(
+                f"expected at least as many chains in the warm-up as after it ({self.chains}), "
+                f"got {self.warmup_chains}"
+            )
         if min(self.warmup, self.draws) < SEGMENT:
             raise ValueError(f"expected warmup and draws of at least {SEGMENT} transitions")
 
@@ -80,7 +96,7 @@ def sample(
     *,
     method: str = "nuts",
     settings: Settings | None = None,
-    report: Callable[[str, int, int], Any] | None = None,
+    report: Report | None = None,
 ) -> Samples:
     """Draw from the posterior of one galaxy or of a batch.
 
@@ -97,7 +113,8 @@ def sample(
     settings = settings or Settings()
     kernel = _kernel(method, settings)
     if keys.ndim == 0:
-        problem = problem.replace(
+        problem = dataclasses.replace(
+            problem,
             prior=jax.tree.map(lambda a: jnp.asarray(a)[None], problem.prior),
             data=jax.tree.map(lambda a: a[None], problem.data),
         )
@@ -107,25 +124,23 @@ def sample(
         raise ValueError(f"{n} keys for {problem.data.scaled.shape[0]} galaxies")
     report = report or (lambda phase, done, running: None)
     batch = _Batch(keys, problem, np.arange(n))
-    batch, gradients = _warm_up(batch, kernel, settings, report)
-    runs: list[mc.Segment | None] = [None] * n
-    found: list[Any] = [None] * n
-    late = np.arange(n)
+    gradients, draws = _warm_up(batch, settings, report)
+    runs: dict[int, mc.Segment] = {}
+    found: dict[int, Diagnostics] = {}
     for attempt in range(settings.retries + 1):
-        batch = batch.only(late)
-        if attempt:
-            _learn_again(batch, [runs[i] for i in late], attempt)
-        batch, segment = _draw(batch, kernel, settings, attempt, report)
-        for row, galaxy in enumerate(late):
-            runs[galaxy] = jax.tree.map(lambda a, r=row: a[r], segment)
-            gradients[galaxy] += runs[galaxy].gradients
-        rows = _diagnose([runs[i] for i in late], gradients[late], batch.problem)
-        for galaxy, row in zip(late, rows, strict=True):
-            found[galaxy] = row
-        late = late[[not found[i].passes()[0] for i in late]]
-        if late.size == 0:
+        late = [g for g in range(n) if g not in found or not found[g].passes()[0]]
+        if not late:
             break
-    kept = [_thinned(run, settings.draws) for run in runs]
+        batch = batch.only(np.array(late))
+        if attempt:
+            draws |= {g: np.concatenate([draws[g], _pooled(runs[g].x)]) for g in late}
+            batch.learn(7000 + attempt, [draws[g] for g in late])
+        segment = _draw(batch, kernel, settings, attempt, report)
+        runs |= {g: jax.tree.map(lambda a, r=row: a[r], segment) for row, g in enumerate(late)}
+        gradients[late] += segment.gradients
+        rows = _diagnose([runs[g] for g in late], gradients[late], batch.problem)
+        found |= dict(zip(late, rows, strict=True))
+    kept = [_thinned(runs[g], settings.draws) for g in range(n)]
     x = np.stack([run.x for run in kept])
     theta, _, flux = _describe(x, problem)
     return Samples(
@@ -133,7 +148,7 @@ def sample(
         x=x,
         log_density=np.stack([run.log_density for run in kept]),
         flux=flux,
-        diagnostics=Diagnostics(*(np.concatenate(v) for v in zip(*found, strict=True))),
+        diagnostics=jax.tree.map(lambda *v: np.concatenate(v), *[found[g] for g in range(n)]),
         method=(method,) * n,
     )
 
@@ -143,7 +158,7 @@ def _thinned(run: mc.Segment, draws: int) -> mc.Segment:
     return run._replace(x=run.x[:, rows], log_density=run.log_density[:, rows])
 
 
-def _diagnose(runs: list[mc.Segment], gradients: np.ndarray, problem: Problem):
+def _diagnose(runs: list[mc.Segment], gradients: np.ndarray, problem: Problem) -> list[Diagnostics]:
     """One-galaxy `Diagnostics` of runs of equal length."""
     x = np.stack([run.x for run in runs])
     u = _describe(x, problem)[1]
@@ -159,7 +174,7 @@ def _diagnose(runs: list[mc.Segment], gradients: np.ndarray, problem: Problem):
     ]  # fmt: skip
 
 
-def _describe(x: np.ndarray, problem: Problem):
+def _describe(x: np.ndarray, problem: Problem) -> tuple[Any, np.ndarray, np.ndarray]:
     """Theta, normal coordinates and fluxes of draws, in blocks of shapes that are compiled."""
     n, _, length, _ = x.shape
     rows = np.arange(_padded(n)) % n
@@ -192,7 +207,9 @@ def _schedule(step: int) -> mc.Schedule:
 class _Batch:
     """Galaxies that are being sampled, padded to a size that compiled code exists for."""
 
-    def __init__(self, keys, problem, index, chains=None):
+    def __init__(
+        self, keys: Array, problem: Problem, index: np.ndarray, chains: mc.Chains | None = None
+    ) -> None:
         self.index = index
         """[galaxy] positions in the caller's batch."""
         n = index.size
@@ -209,7 +226,15 @@ class _Batch:
         chains = jax.tree.map(lambda a: a[rows], self.chains)
         return _Batch(self.keys[rows], _take(self.problem, rows), self.index[rows], chains)
 
-    def real(self, values):
+    def learn(self, number: int, draws: list[np.ndarray]) -> None:
+        """Fit the mixtures of the global moves to each galaxy's draws [draw, dimension]."""
+        rows = [np.linspace(0, len(d) - 1, LEARN_FROM).round().astype(int) for d in draws]
+        chosen = np.stack([d[r] for d, r in zip(draws, rows, strict=True)])[self.rows]
+        self.chains = mc.learn_batch(
+            _key_at(self.keys, number), self.chains, jnp.asarray(chosen), self.problem
+        )
+
+    def real(self, values: Any) -> Any:
         """Values of the galaxies without the padding, as numpy."""
         return jax.tree.map(lambda a: np.asarray(a)[: self.index.size], values)
 
@@ -225,53 +250,52 @@ def _padded(n: int) -> int:
 
 def _take(problem: Problem, rows: np.ndarray) -> Problem:
     prior, data = jax.tree.map(lambda a: a[rows], (problem.prior, problem.data))
-    return problem.replace(prior=prior, data=data)
+    return dataclasses.replace(problem, prior=prior, data=data)
 
 
-def _warm_up(batch, kernel, settings, report):
+def _warm_up(
+    batch: _Batch, settings: Settings, report: Report
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Adapted chains of a batch; gradients per galaxy and the last draws of each galaxy.
+
+    It moves by HMC for every method: the scale, the step size and the mixture that it learns
+    serve them all, and no lane waits for the deepest tree of the others.
+    """
+    kernel = _kernel("hmc", settings)
     keys = _key_at(batch.keys, 0)
     report("start", 0, batch.index.size)
     batch.chains = mc.begin_batch(
-        keys, batch.problem, chains=settings.chains, starts=settings.starts
+        keys, batch.problem, chains=settings.warmup_chains, starts=settings.starts
     )
     gradients = np.zeros(batch.index.size)
-    recent: list[Array] = []
+    recent: list[np.ndarray] = []
     for step in range(settings.warmup // SEGMENT):
         batch.chains, segment = mc.advance_batch(
             _key_at(batch.keys, 1 + step), batch.chains, batch.problem, _schedule(step),
             kernel=kernel, adapt=True,
         )  # fmt: skip
         gradients += batch.real(segment.gradients)
-        recent = [*recent, segment.x][-LEARN_FROM:]
-        if step >= 1:
-            batch.chains = mc.learn_batch(
-                _key_at(batch.keys, 5000 + step), batch.chains, _pooled(recent), batch.problem
-            )
+        recent = [*recent, batch.real(segment.x)][-WARMUP_MEMORY:]
+        draws = [np.concatenate([_pooled(x) for x in own]) for own in zip(*recent, strict=True)]
+        if step > 0:
+            batch.learn(5000 + step, draws)
         report("warm-up", (step + 1) * SEGMENT, batch.index.size)
-    return batch, gradients
+    kept = np.linspace(0, settings.warmup_chains - 1, settings.chains).round().astype(int)
+    batch.chains = batch.chains._replace(x=batch.chains.x[:, kept])
+    return gradients, dict(enumerate(draws))
 
 
-def _learn_again(batch, runs, attempt):
-    """Fit the mixtures of a batch to the draws of the run before."""
-    length = LEARN_FROM * SEGMENT
-    draws = np.stack([_thinned(run, length).x for run in runs])[batch.rows]
-    draws = draws.reshape(draws.shape[0], -1, draws.shape[-1])
-    batch.chains = mc.learn_batch(
-        _key_at(batch.keys, 7000 + attempt), batch.chains, jnp.asarray(draws), batch.problem
-    )
+def _pooled(x: np.ndarray | Array) -> np.ndarray:
+    """Draws [chain, draw, dimension] of all chains in the order they were made."""
+    return np.swapaxes(np.asarray(x), 0, 1).reshape(-1, x.shape[-1])
 
 
-def _pooled(segments: list[Array]) -> Array:
-    """Draws of all chains of some segments, repeated to a fixed number: [galaxy, draw, dim]."""
-    filled = (segments * LEARN_FROM)[:LEARN_FROM]
-    joined = jnp.concatenate(filled, axis=2)
-    return joined.reshape(joined.shape[0], -1, joined.shape[-1])
-
-
-def _draw(batch, kernel, settings, attempt, report):
-    """A run of the galaxies in a batch, twice as long with every attempt."""
+def _draw(
+    batch: _Batch, kernel: kernels.Kernel, settings: Settings, attempt: int, report: Report
+) -> mc.Segment:
+    """A run of the galaxies in a batch; later attempts are longer."""
     parts = []
-    for step in range(settings.draws // SEGMENT * 2**attempt):
+    for step in range(settings.draws // SEGMENT * 2 ** max(attempt - 1, 0)):
         number = 10_000 * (1 + attempt) + step
         batch.chains, segment = mc.advance_batch(
             _key_at(batch.keys, number), batch.chains, batch.problem, _schedule(number),
@@ -282,7 +306,9 @@ def _draw(batch, kernel, settings, attempt, report):
         report(phase, (step + 1) * SEGMENT, batch.index.size)
     x = np.concatenate([p.x for p in parts], axis=2)
     log_density = np.concatenate([p.log_density for p in parts], axis=2)
-    totals = [sum(getattr(p, name) for p in parts) for name in ("divergences", "gradients")]
-    return batch, mc.Segment(
-        x, log_density, *totals, parts[-1].acceptance, parts[-1].global_acceptance
+    return parts[-1]._replace(
+        x=x,
+        log_density=log_density,
+        divergences=sum(p.divergences for p in parts),
+        gradients=sum(p.gradients for p in parts),
     )

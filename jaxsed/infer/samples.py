@@ -69,7 +69,10 @@ class Samples(NamedTuple):
             for name, value in self.theta._asdict().items()
             if np.ndim(value) >= 3
         }
-        groups = {"posterior": posterior, "sample_stats": {"lp": self.log_density[galaxy]}}
+        groups: dict[str, Any] = {
+            "posterior": posterior,
+            "sample_stats": {"lp": self.log_density[galaxy]},
+        }
         if arviz.__version__.startswith("0."):
             return arviz.from_dict(**groups)
         return arviz.from_dict(groups)

@@ -44,7 +44,14 @@ PANEL, MARGIN = 1.15, 0.85  # inches, of a corner plot
 HALF_WIDTH = 1.03  # of a prediction's box: the factor on its wavelength to either side
 # Derived quantities that say much the same as others: in a corner plot only when asked for.
 FURTHER = ("log_sfr_10myr", "log_sfr_1gyr", "t50", "t90")
-LEGEND = ("observed", "model, 68 %", "upper limit", r"flux below 0: 2$\sigma$", "not observed")
+LEGEND = (
+    "observed",
+    "not fitted",
+    "model, 68 %",
+    "upper limit",
+    r"flux below 0: 2$\sigma$",
+    "not observed",
+)
 ARROW = 0.8  # where the arrow of a limit ends, as a fraction of it
 EARLIEST = 0.001  # Gyr, where a logarithmic time axis begins
 LONGEST_VECTOR = 8  # components; longer ones, such as a history, are no parameters
@@ -166,7 +173,8 @@ def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJ
     """Observed fluxes, the posterior prediction of every band, and the residuals.
 
     Boxes are the 68 % interval of the model flux, lines in them the median.  In the upper panel
-    an arrow is an upper limit, or twice the error where the flux is below zero; every detection is
+    an arrow is an upper limit, or twice the error where the flux is below zero; open circles are
+    bands that the model cannot predict, which are left out of the fit.  Every fitted detection is
     in the lower panel with its value, in units of its error (with the model's error floor).
 
     Args:
@@ -198,20 +206,27 @@ def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJ
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _predictions(top, wave, y(np.maximum(predicted, 1e-30)), kind)
     positive = (kind == DETECTION) & (flux > 0)
-    value, spread = flux[positive], error[positive]
-    middle = y(value)
-    below = np.abs(middle - y(np.maximum(value - spread, 0.05 * value)))
-    above = np.abs(middle - y(value + spread))
-    bars = [below, above] if unit == "uJy" else [above, below]  # fainter is a larger magnitude
-    top.errorbar(
-        wave[positive], middle, bars, fmt="o", ms=4.5, color=BLACK, mec="white", mew=0.5,
-        elinewidth=1.0, zorder=4, label=LEGEND[0],
-    )  # fmt: skip
+    modelled = np.isfinite(predicted).all(axis=0)
+    for chosen, words, style in (
+        (positive & modelled, LEGEND[0], {"color": BLACK, "mec": "white", "mew": 0.5}),
+        (positive & ~modelled, LEGEND[1], {"color": GREY, "mfc": "none"}),
+    ):
+        if not chosen.any():
+            continue
+        value, spread = flux[chosen], error[chosen]
+        middle = y(value)
+        below = np.abs(middle - y(np.maximum(value - spread, 0.05 * value)))
+        above = np.abs(middle - y(value + spread))
+        bars = [below, above] if unit == "uJy" else [above, below]  # fainter: larger magnitude
+        top.errorbar(
+            wave[chosen], middle, bars, fmt="o", ms=4.5, elinewidth=1.0, zorder=4, label=words,
+            **style,
+        )  # fmt: skip
     limits = (kind == UPPER_LIMIT) & (flux > 0)
     negative = (kind == DETECTION) & (flux <= 0)
     for chosen, value, words, color in (
-        (limits, flux, LEGEND[2], BLACK),
-        (negative, 2 * error, LEGEND[3], GREY),
+        (limits, flux, LEGEND[3], BLACK),
+        (negative, 2 * error, LEGEND[4], GREY),
     ):
         if chosen.any():
             x, limit = wave[chosen], value[chosen]
@@ -231,7 +246,7 @@ def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJ
     if missing.any():
         top.plot(
             wave[missing], np.full(missing.sum(), 0.02), ls="", marker="x", ms=4, color=GREY,
-            transform=top.get_xaxis_transform(), label=LEGEND[4],
+            transform=top.get_xaxis_transform(), label=LEGEND[5],
         )  # fmt: skip
     chi2, bands = results.diagnostic("chi2")[row], int(results.diagnostic("n_bands")[row])
     top.set_title(f"{title(results, row)}    best $\\chi^2$ = {chi2:.1f} in {bands} bands")
@@ -251,7 +266,7 @@ def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJ
 
 def _predictions(axes: Axes, wave: Array, y: Array, kind: Array) -> None:
     """Boxes of the 68 % interval [3, band], paler where nothing was observed."""
-    for used, color, words in ((True, BLUE, LEGEND[1]), (False, PALE, None)):
+    for used, color, words in ((True, BLUE, LEGEND[2]), (False, PALE, None)):
         chosen = ((kind != MISSING) == used) & np.isfinite(y).all(axis=0)
         if not chosen.any():
             continue

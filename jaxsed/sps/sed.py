@@ -7,6 +7,7 @@ two matrix products, the dust comes after, and the bands are a third product.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -45,7 +46,7 @@ class Attenuation(NamedTuple):
 
     birth_cloud: Array
     diffuse: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # the name of tuple.index
 
 
 class Derived(NamedTuple):
@@ -201,7 +202,8 @@ def _essential(ssp: SSPGrid) -> SSPGrid:
         if np.any(np.abs(guess - light[k]) > REDUNDANT * light[k]):
             keep.append(k)
     keep.append(log_z.size - 1)
-    return ssp.replace(
+    return dataclasses.replace(
+        ssp,
         log_z=log_z[keep],
         log_age=log_age[:n_age],
         lnu=light[keep],

@@ -165,4 +165,5 @@ def basis_history(time: np.ndarray, basis: np.ndarray, axis: AgeAxis) -> BasisHi
     half = 0.5 * (age - low) * weight[:, None]
     mass, upper = (rate * half).sum(1), (rate * share * half).sum(1)
     ends = [np.stack([np.interp(x, time, b) for b in basis]) * (age - low) for x in (low, age)]
-    return BasisHistory(*(jnp.asarray(x, dtype=float) for x in (mass, upper, *ends)), axis)
+    numbers = (jnp.asarray(x, dtype=float) for x in (mass, upper, *ends))
+    return BasisHistory(*numbers, axis)  # type: ignore[call-arg, arg-type]
