@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-test
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: help venv demo test test-slow lint clean
+.PHONY: help venv demo test test-slow lint notebooks clean
 
 help:
 	@echo "make demo       fit the example catalogue; figures and tables go to demo_output/"
 	@echo "make test       the fast tests, on two processes"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make lint       ruff and mypy"
+	@echo "make notebooks  execute the notebooks anew, in place"
 	@echo "make venv       only set up $(VENV)"
 	@echo "make clean      remove caches and builds (not $(VENV))"
 
@@ -48,6 +49,9 @@ test-slow: $(INSTALLED)
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+notebooks: $(INSTALLED_DEV)
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -214,10 +214,11 @@ def _print_summary(results: Results, table: Path | None) -> None:
                 view.add_row(str(int(bit)), str(count), words)
         console.print(view)
     if seconds.size:
-        total = max(float(seconds.sum()), 1e-9)
+        compiling = float(np.sum(results.provenance["chunk_compiling"]))
+        total = max(float(seconds.sum()) - compiling, 1e-9)
         console.print(
-            f"Sampling took {total:.1f} s, {fitted / total:.3g} galaxies/s "
-            f"(first chunk, with compilation: {seconds[0]:.1f} s)."
+            f"Sampling took {total:.1f} s, {fitted / total:.3g} galaxies/s, "
+            f"and compilation {compiling:.1f} s."
         )
     console.print(f"Posteriors: {results.path}", soft_wrap=True)
     if table is not None:

@@ -173,6 +173,14 @@ def test_loss_that_is_not_finite_ends_the_run():
     assert not np.any(model["w"])
 
 
+def test_loss_that_runs_away_ends_the_run_with_the_best_model():
+    _, first = run(quick(learning_rates=(1e-2,), epochs=3))
+    _, history = run(quick(learning_rates=(1e-2, 1e6), epochs=3))
+    assert history.stopped == "loss diverged"
+    assert len(history.train_loss) < 6
+    assert history.best_loss == first.best_loss
+
+
 def test_no_recompilation_between_epochs():
     traces = []
 

@@ -134,7 +134,15 @@ def test_provenance(results):
     assert found["predictor"] == "fake"
     assert found["emulator_checksum"] == "abc"
     assert found["catalog_path"].endswith("catalog.csv")
-    for name in ("date", "platform", "jax_version", "configuration", "catalogue", "chunk_seconds"):
+    for name in (
+        "date",
+        "platform",
+        "jax_version",
+        "configuration",
+        "catalogue",
+        "chunk_seconds",
+        "chunk_compiling",
+    ):
         assert name in found
 
 

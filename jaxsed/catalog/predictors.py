@@ -76,7 +76,7 @@ def find_emulator(
             raise JaxsedError(f"[model] emulator: there is no file {config.model.emulator!r}.")
         emulator = PhotometricEmulator.load(path)
         return path, _matched(emulator, filters, redshift, config, strict=True)
-    if any(getattr(config.model, key) != value for key, value in TRAINED_WITH.items()):
+    if _unusual(config):
         return None
     for path in emulator_files():
         emulator = PhotometricEmulator.load(path)
@@ -86,6 +86,11 @@ def find_emulator(
         if matched is not None:
             return path, matched
     return None
+
+
+def _unusual(config: Config) -> list[str]:
+    """The settings in which a configuration differs from those emulators are trained with."""
+    return [key for key, value in TRAINED_WITH.items() if getattr(config.model, key) != value]
 
 
 def _matched(emulator, filters, redshift, config, *, strict):
@@ -141,6 +146,11 @@ def make_predictor(
     if wanted != "physics":
         found = find_emulator(config, usable, redshift, grid)
         if found is None and train:
+            if _unusual(config):
+                raise JaxsedError(
+                    f"--train makes emulators with the default of {', '.join(_unusual(config))} "
+                    "only: leave that out of [model], or run without --train on the physics."
+                )
             found = _train(galaxies, grid, usable, z_range, report)
         if found is None and wanted == "emulator":
             raise JaxsedError(

@@ -218,7 +218,8 @@ def _fit_chunks(
             clock = time.perf_counter()
             ids = [str(name) for name in part.id]
             try:
-                result = engine(ids, part, seeds_of(seed, ids, part.occurrence))
+                with _compile_time() as compiling:
+                    result = engine(ids, part, seeds_of(seed, ids, part.occurrence))
             except BaseException as error:
                 error.add_note(
                     f"While fitting rows {chunk[0]} to {chunk[-1]}. Finished chunks are kept in "
@@ -227,8 +228,26 @@ def _fit_chunks(
                 raise
             seconds = time.perf_counter() - clock
             tree = stored(result, part.flag, config.output.draws)
-            writer.write(number, chunk, tree, seconds=seconds)
+            writer.write(number, chunk, tree, seconds=seconds, compiling=sum(compiling))
             advance(len(chunk), seconds)
+
+
+@contextmanager
+def _compile_time() -> Iterator[list[float]]:
+    """Collects the seconds of every compilation, tracing included, while it is open."""
+    from jax import monitoring
+
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            seconds.append(duration)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
 
 
 # ------------------------------------------------------------------ telling the user

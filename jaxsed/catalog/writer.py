@@ -139,14 +139,18 @@ class ResultWriter:
         tree: Mapping[str, NDArray[Any]],
         *,
         seconds: float,
+        compiling: float,
     ) -> None:
-        """Keep one chunk: its rows in the table, and what `jaxsed.catalog.chunk.stored` gave."""
+        """Keep one chunk: its rows in the table, and what `jaxsed.catalog.chunk.stored` gave.
+
+        `seconds` is how long it took, and `compiling` how much of that went into compilation.
+        """
         if not self._resumed:
             self._start()
         new = self._part(chunk).with_suffix(".new")
         with h5py.File(new, "w") as file:
             file["rows"] = rows
-            file.attrs["seconds"] = seconds
+            file.attrs["seconds"], file.attrs["compiling"] = seconds, compiling
             for name, value in tree.items():
                 file[f"tree/{name}"] = value
         os.replace(new, self._part(chunk))
@@ -170,11 +174,12 @@ class ResultWriter:
             file.attrs["schema_version"] = SCHEMA_VERSION
             _write_catalog(file.create_group("catalog"), observations, waves)
             n = len(observations.id)
-            chunk_seconds = []
+            chunk_seconds, chunk_compiling = [], []
             for path in parts:
                 with h5py.File(path) as part:
                     rows = part["rows"][:]
                     chunk_seconds.append(float(part.attrs["seconds"]))
+                    chunk_compiling.append(float(part.attrs["compiling"]))
                     for name in _dataset_names(part["tree"]):
                         values = part["tree"][name][:]
                         if name in every_row:
@@ -193,6 +198,7 @@ class ResultWriter:
                 else:
                     group.attrs[name] = value
             group["chunk_seconds"] = np.array(chunk_seconds)
+            group["chunk_compiling"] = np.array(chunk_compiling)
         os.replace(new, self.output)
         if self.parts.exists():
             shutil.rmtree(self.parts)

@@ -25,6 +25,7 @@ Data = Any  # pytree of [sample, ...] arrays, or a function key -> such a pytree
 
 _ROUND_SAMPLES = 100_000
 _CHECKPOINT_SECONDS = 30.0
+_DIVERGED = 100.0  # times the validation loss of the first epoch
 
 
 class TrainState(NamedTuple):
@@ -155,6 +156,10 @@ def fit(
             line.epoch_done(at, value)
             if not (np.isfinite(value) and np.isfinite(train_loss)):
                 stopped = "loss not finite"
+                break
+            first_loss = records[0][2]
+            if 0 < first_loss < value / _DIVERGED:
+                stopped = "loss diverged"
                 break
             due = time.perf_counter() - last_saved > _CHECKPOINT_SECONDS
             if checkpoint is not None and (due or _stage_is_over(stage, at, settings)):

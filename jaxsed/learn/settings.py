@@ -140,7 +140,7 @@ class History:
     seconds: np.ndarray  # [epoch] since the start
     best_epoch: int
     best_loss: float  # validation loss of the model that was returned
-    stopped: str  # "schedule finished", "time limit" or "loss not finite"
+    stopped: str  # "schedule finished", "time limit", "loss not finite" or "loss diverged"
 
     @classmethod
     def of(cls, records: list[tuple], best_epoch: int, best_loss: float, stopped: str) -> "History":

@@ -2,7 +2,8 @@
 
 For a weight matrix with gradient G, the running means L of G G^T and R of G^T G have eigenvectors
 Q_L and Q_R; Adam runs on Q_L^T G Q_R, and its step is turned back (Vyas et al. 2024, algorithm
-3). Both bases follow L and R by orthogonal iteration, every few tens of steps.
+3). Both bases follow L and R by orthogonal iteration, every few tens of steps. No tensor's step
+is longer than one in the root mean square (Shazeer & Stern 2018, section 5).
 
 The orthonormalisation is written out in XLA operations. LAPACK's runs on threads of its own,
 which fight XLA's for the processor: on a busy machine that slows training down some tens of times.
@@ -66,7 +67,10 @@ def scale_by_soap(
         square = jax.tree.map(lambda s, g: b2 * s + (1 - b2) * g * g, state.square, turned)
 
         def adam_step(m, s):
-            return (m / (1 - b1**count)) / (jnp.sqrt(s / (1 - b2**count)) + eps)
+            step = (m / (1 - b1**count)) / (jnp.sqrt(s / (1 - b2**count)) + eps)
+            # After a turn the squares still belong to the basis before, so a step can be far too
+            # long.
+            return step / jnp.maximum(1.0, jnp.sqrt(jnp.mean(step**2)))
 
         step = jax.tree.map(adam_step, mean, square)
         direction = jax.tree.map(_out_of, step, state.basis_left, state.basis_right)
