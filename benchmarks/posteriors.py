@@ -4,10 +4,10 @@ physics.
     python benchmarks/posteriors.py --mocks 200 --pairs 20 --json OUT.json
 
 Mocks are drawn from the prior at redshift 1 with the direct physics, in the GOODS-S bands with 5 %
-noise and a sky of 28 mag, and fitted with the shipped emulator.  Ranks of the truth must be uniform (Talts+ 2018):
-the table has a chi-square p-value per parameter, over all mocks and over those that pass the bar
-(which may be a biased choice).  For the pairs the same galaxy is also fitted
-with the direct physics: shift of medians in posterior widths, ratio of widths, and Q, the
+noise and a sky of 28 mag, and fitted with the shipped emulator.  Ranks of the truth must be
+uniform (Talts+ 2018): the table has a chi-square p-value per parameter, over all mocks and over
+those that pass the bar (which may be a biased choice).  For the pairs the same galaxy is also
+fitted with the direct physics: shift of medians in posterior widths, ratio of widths, and Q, the
 difference of medians over the root of the summed variances (Mathews+ 2023, eq. 10).
 """
 

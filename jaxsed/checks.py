@@ -83,7 +83,7 @@ def check_sampler(method: str = "hmc") -> Check:
     prior = Gaussian(*(params.distribution("normal", mean, sigma) for mean, sigma in PRIOR))
     data = photometry(FLUX, ERROR, error_floor=0.0)
     problem = Problem(prior, LinearBands(jnp.asarray(MATRIX, float)), data, shear=False)
-    settings = infer.Settings(chains=4, warmup=200, draws=500, retries=0, starts=2)
+    settings = infer.Settings(warmup_chains=4, warmup=200, draws=500, retries=0, starts=2)
     samples = infer.sample(jax.random.key(1), problem, method=method, settings=settings)
     draws = np.stack([np.asarray(value, float)[0].ravel() for value in samples.theta])
     mean, covariance = gaussian_posterior()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import erf
@@ -29,13 +27,14 @@ def weights(log_z: Array, nodes: Array, scatter: float = SCATTER_DEX) -> Array:
     Returns:
         [met, age].
     """
-    gap = jnp.diff(nodes)
-    # The Gaussian average of max(0, node - z): a ramp without its kink.  Rows are kept apart
-    # (few metallicities, many ages) because that is what compiles to fast code.
-    ramp = [_ramp((node - log_z) / scatter) * scatter for node in nodes]
-    below = [(high - low) / gap[k] for k, (low, high) in enumerate(itertools.pairwise(ramp))]
-    between = [high - low for low, high in itertools.pairwise(below)]
-    return jnp.stack([below[0], *between, 1 - below[-1]])
+    # The Gaussian average of max(0, node - z): a ramp without its kink.  All combinations of ramps
+    # in one product: written out one by one, the compiler works each ramp out three times.
+    ramp = scatter * _ramp((nodes[:, None] - log_z) / scatter)
+    n = nodes.size
+    below = (jnp.eye(n - 1, n, 1) - jnp.eye(n - 1, n)) / jnp.diff(nodes)[:, None]
+    combine = jnp.concatenate([below[:1], jnp.diff(below, axis=0), -below[-1:]])
+    share = jnp.matmul(combine, ramp, precision="highest")
+    return share.at[-1].add(1.0)
 
 
 def _ramp(x: Array) -> Array:
