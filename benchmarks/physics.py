@@ -36,6 +36,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 import reference_spectra  # noqa: E402
 
 from jaxsed import params  # noqa: E402
+from jaxsed.cli import prepare_process  # noqa: E402
 from jaxsed.emulators import PhotometricEmulator  # noqa: E402
 from jaxsed.sps import sed  # noqa: E402
 from jaxsed.sps.models import FAMILIES, family  # noqa: E402
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("accuracy", "timing"), default=None)
     parser.add_argument("--seconds", type=float, default=0.5, help="to spend on each timing")
     options = parser.parse_args()
+    prepare_process()
     report: dict = {"machine": machine()}
     # Importing DSPS switches 64-bit on; inside this block that has no effect.
     with jax.enable_x64(False):
