@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,11 +32,9 @@ def test_every_cell_was_executed_in_order_without_error():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    names: dict = {}
-    for cell in code_cells(path):
-        lines = "".join(cell["source"]).splitlines()
-        exec("\n".join(line for line in lines if not line.startswith("%")), names)
+def test_it_runs(path, tmp_path):
+    lines = [line for cell in code_cells(path) for line in "".join(cell["source"]).splitlines()]
+    script = tmp_path / f"{path.stem}.py"
+    script.write_text("\n".join(line for line in lines if not line.startswith("%")), "utf-8")
+    environment = os.environ | {"MPLBACKEND": "Agg"}
+    subprocess.run([sys.executable, script], check=True, cwd=tmp_path, env=environment)

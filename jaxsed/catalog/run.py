@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from jaxsed.sps.photometry import Filter
 
 
+COMPILING = (
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+)
+"""What JAX calls its compilation; tracing is nested and would count twice."""
+
+
 def seeds_of(
     seed: int, ids: Sequence[str], occurrence: Sequence[int] | NDArray[Any]
 ) -> NDArray[np.uint32]:
@@ -234,14 +241,14 @@ def _fit_chunks(
 
 @contextmanager
 def _compile_time() -> Iterator[list[float]]:
-    """Collects the seconds of every compilation, tracing included, while it is open."""
+    """Collects the seconds of every compilation while it is open."""
     from jax import monitoring
 
     seconds: list[float] = []
 
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event.startswith("/jax/core/compile/"):
-            seconds.append(duration)
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event in COMPILING:
+            seconds.append(duration_secs)
 
     monitoring.register_event_duration_secs_listener(listen)
     try:
