@@ -37,4 +37,7 @@ def test_it_runs(path, tmp_path):
     script = tmp_path / f"{path.stem}.py"
     script.write_text("\n".join(line for line in lines if not line.startswith("%")), "utf-8")
     environment = os.environ | {"MPLBACKEND": "Agg"}
-    subprocess.run([sys.executable, script], check=True, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

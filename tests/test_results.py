@@ -134,16 +134,8 @@ def test_provenance(results):
     assert found["predictor"] == "fake"
     assert found["emulator_checksum"] == "abc"
     assert found["catalog_path"].endswith("catalog.csv")
-    for name in (
-        "date",
-        "platform",
-        "jax_version",
-        "configuration",
-        "catalogue",
-        "chunk_seconds",
-        "chunk_compiling",
-    ):
-        assert name in found
+    names = {"date", "platform", "jax_version", "configuration", "catalogue"}
+    assert names | {"chunk_seconds", "chunk_compiling"} <= set(found)
 
 
 @pytest.mark.parametrize(
