@@ -25,9 +25,8 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxsed import params
+from jaxsed import files, params
 from jaxsed.cosmology import PLANCK15, Cosmology, distance_modulus
-from jaxsed.emulators import files
 from jaxsed.emulators.errors import ErrorSummary
 from jaxsed.magnitudes import POGSON, from_arsinh
 from jaxsed.nets import mlp

@@ -1,4 +1,4 @@
-"""HDF5 files of trained components: named arrays and attributes under one checksum."""
+"""HDF5 files of shipped and trained components: named arrays and attributes under one checksum."""
 
 import hashlib
 import json
@@ -35,7 +35,8 @@ def write(
         for name, text in texts.items():
             group.create_dataset(name, data=text, dtype=h5py.string_dtype())
         for name, values in arrays.items():
-            file[f"arrays/{name}"] = values
+            packing = {"compression": "gzip", "shuffle": True} if values.size > 1000 else {}
+            file.create_dataset(f"arrays/{name}", data=values, **packing)
     os.replace(partial, path)
 
 
