@@ -24,8 +24,9 @@ from jaxsed.emulators import (
     model_card,
     train_photometric,
 )
+from jaxsed.emulators.pairs import simulate_pairs
 from jaxsed.emulators.photometric import curve_difference
-from jaxsed.emulators.train import rmse_loss, simulate_pairs
+from jaxsed.emulators.train import rmse_loss
 from jaxsed.learn import FitSettings
 from jaxsed.magnitudes import from_arsinh, to_arsinh
 from jaxsed.nets import mlp

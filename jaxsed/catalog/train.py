@@ -19,6 +19,7 @@ from jaxsed.emulators import (
     TrainSettings,
     train_photometric,
 )
+from jaxsed.emulators.pairs import Simulate
 from jaxsed.emulators.train import FAST
 from jaxsed.learn import History
 from jaxsed.sps.models import GalaxyFamily
@@ -59,20 +60,16 @@ def simulator(family: GalaxyFamily, model: GalaxyModel, redshift_range: tuple[fl
     return simulate
 
 
-def train_emulator(
-    key: Array,
+def emulation(
     family: GalaxyFamily,
     ssp: SSPGrid,
     bands: Sequence[Filter],
-    *,
     redshift_range: tuple[float, float],
-    settings: TrainSettings,
+    *,
     cosmology: Cosmology = PLANCK15,
     birth_cloud_age: float | None = None,
-    checkpoint: str | Path | None = None,
-    progress: bool = True,
-) -> tuple[PhotometricEmulator, History]:
-    """Train an emulator of `family` for these bands, with its errors measured on unseen pairs.
+) -> tuple[Simulate, EmulatorTarget]:
+    """What an emulator of `family` in these bands learns from, and what it is of.
 
     Raises ValueError naming bands that the SSP grid does not reach in the redshift range.
     """
@@ -92,7 +89,29 @@ def train_emulator(
         cosmology=cosmology,
         citations=(*family.citations, ssp.citation),
     )
-    simulate = simulator(family, model, redshift_range)
+    return simulator(family, model, redshift_range), target
+
+
+def train_emulator(
+    key: Array,
+    family: GalaxyFamily,
+    ssp: SSPGrid,
+    bands: Sequence[Filter],
+    *,
+    redshift_range: tuple[float, float],
+    settings: TrainSettings,
+    cosmology: Cosmology = PLANCK15,
+    birth_cloud_age: float | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> tuple[PhotometricEmulator, History]:
+    """Train an emulator of `family` for these bands, with its errors measured on unseen pairs.
+
+    Raises ValueError naming bands that the SSP grid does not reach in the redshift range.
+    """
+    simulate, target = emulation(
+        family, ssp, bands, redshift_range, cosmology=cosmology, birth_cloud_age=birth_cloud_age
+    )
     return train_photometric(
         key, simulate, target, settings=settings, checkpoint=checkpoint, progress=progress
     )

@@ -10,6 +10,7 @@ from jaxsed.emulators.photometric import EmulatorRecord, FilterCurve, Photometri
 from jaxsed.emulators.report import error_report, error_table, model_card
 from jaxsed.emulators.shelf import cache_folder, emulator_files, load_emulator
 from jaxsed.emulators.train import EmulatorTarget, TrainSettings, train_photometric
+from jaxsed.emulators.widths import choose_width
 
 __all__ = [
     "EmulatorRecord",
@@ -19,6 +20,7 @@ __all__ = [
     "PhotometricEmulator",
     "TrainSettings",
     "cache_folder",
+    "choose_width",
     "emulator_files",
     "error_report",
     "error_table",

@@ -1,35 +1,25 @@
-"""Training a photometric emulator from simulated pairs (Mathews et al. 2023, section 2.2).
-
-The simulations come through a function handed in, so this module knows nothing of the physics:
-
-    simulate(key, n) -> (features [n, feature], F10 [n, band] in maggies)
-
-where F10 is the flux of 10^10 Msun formed at 10 pc (see `jaxsed.emulators.photometric`).
-"""
+"""Training a photometric emulator from simulated pairs (Mathews et al. 2023, section 2.2)."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators.errors import measure_error
+from jaxsed.emulators.pairs import Scaling, Simulate, box_of, scaled, scaling_of, simulate_pairs
 from jaxsed.emulators.photometric import EmulatorRecord, FilterCurve, PhotometricEmulator
 from jaxsed.learn import FitSettings, History, fit
-from jaxsed.magnitudes import to_arsinh
 from jaxsed.nets import mlp
 
-Simulate = Callable[[Array, int], tuple[Array, Array]]
-
 _LOSSES: dict[str, int | None] = {"rmse": None, "band_rmse": 0}  # axis of the mean square
-_CHUNK = 50_000
-_MAX_INVALID = 0.01
 
 FAST = FitSettings(
     optimizer="soap",
@@ -55,8 +45,15 @@ class EmulatorTarget(NamedTuple):
     physics: str = ""
     ssp: str = ""
     cosmology: Cosmology = PLANCK15
-    box: tuple[Array, Array] | None = None  # range of each feature; default: the training set's
+    box: tuple[ArrayLike, ArrayLike] | None = (
+        None  # range of each feature; default: the training set's
+    )
     citations: Sequence[str] = ()
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Number of features and of bands."""
+        return len(self.feature_names), len(self.band_names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +78,15 @@ class TrainSettings:
             raise ValueError(f"unknown loss {self.loss!r}: choose one of {sorted(_LOSSES)}")
 
 
+class Keys(NamedTuple):
+    """What the random key of a run is split into."""
+
+    train: Array  # of the training pairs
+    test: Array  # of the test pairs
+    network: Array  # of the initial network
+    shuffles: Array
+
+
 def train_photometric(
     key: Array,
     simulate: Simulate,
@@ -96,7 +102,7 @@ def train_photometric(
 
     Args:
         key: random key of the simulations, the initial network and the shuffles.
-        simulate: makes pairs, see the module's docstring. Pairs with a value that is not finite
+        simulate: makes pairs, see `jaxsed.emulators.pairs`. Pairs with a value that is not finite
             are left out, and counted in the record.
         target: what is emulated.
         settings: sizes and training.
@@ -108,35 +114,66 @@ def train_photometric(
         ValueError: simulations of the wrong shape, or more than 1 % of them not finite.
     """
     settings = settings or TrainSettings()
-    n_features, n_bands = len(target.feature_names), len(target.band_names)
-    key_train, key_test, key_net, key_fit = jax.random.split(key, 4)
+    key_train, key_test, *_ = Keys(*jax.random.split(key, 4))
     began = time.perf_counter()
 
     def pairs(key, n):
-        return simulate_pairs(key, simulate, n, (n_features, n_bands))
+        return simulate_pairs(key, simulate, n, target.widths)
 
-    features, f10, n_invalid = pairs(key_train, settings.n_train)
-    simulating = time.perf_counter() - began
-    box = target.box or _box_of(features)
-    magnitudes = np.asarray(to_arsinh(f10, settings.mu_0))
-    shift, scale = features.mean(0, dtype=float), features.std(0, dtype=float)
-    mean = magnitudes.mean(0, dtype=float)
-
-    def scaled(features, magnitudes):
-        x, y = (features - shift) / scale, magnitudes - mean
-        return x.astype(np.float32), y.astype(np.float32)
-
+    first = pairs(key_train, settings.n_train)
+    notes = {
+        "simulations_not_finite": first.n_invalid,
+        "simulation_seconds": round(time.perf_counter() - began, 1),
+    }
+    scaling, box = scaling_of(first, settings.mu_0), target.box or box_of(first.features)
+    data: Any = scaled(first, scaling, settings.mu_0)
+    del first
     if settings.fresh:
         # every epoch needs the same number of pairs, so invalid ones are replaced by repetition
         def data(key):
-            x, f, _ = pairs(key, settings.n_train)
-            x, y = scaled(x, np.asarray(to_arsinh(f, settings.mu_0)))
+            x, y = scaled(pairs(key, settings.n_train), scaling, settings.mu_0)
             rows = np.arange(settings.n_train) % len(x)
             return x[rows], y[rows]
-    else:
-        data = scaled(features, magnitudes)
-        del features, f10, magnitudes
 
+    emulator, history = train_on(
+        key, data, target._replace(box=box), scaling,
+        settings=settings, checkpoint=checkpoint, progress=progress, notes=notes,
+    )  # fmt: skip
+    test = pairs(key_test, settings.n_test)
+    return measure_error(emulator, test.features, test.f10), history
+
+
+def train_on(
+    key: Array,
+    data: Any,
+    target: EmulatorTarget,
+    scaling: Scaling,
+    *,
+    settings: TrainSettings,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    notes: Mapping[str, Any] | None = None,
+) -> tuple[PhotometricEmulator, History]:
+    """Train on pairs that are at hand; the errors of the result are not yet measured.
+
+    Args:
+        key: that of the whole run, see `Keys`.
+        data: inputs [pair, feature] and targets [pair, band] from `scaled`, or a function of a
+            key that makes such a pair of arrays for every epoch.
+        target: what is emulated; its `box` is required.
+        scaling: that of the data.
+        settings: sizes and training.
+        checkpoint: HDF5 file to continue from after an interruption.
+        progress: show a progress line.
+        notes: JSON types that go into the record of the training.
+
+    Raises:
+        ValueError: a target without a box.
+    """
+    if target.box is None:
+        raise ValueError("expected a target with a box: `box_of(features)` is the training set's")
+    *_, key_net, key_fit = Keys(*jax.random.split(key, 4))
+    n_features, n_bands = target.widths
     sizes = (n_features, *(settings.width,) * (settings.layers - 1), n_bands)
     layers = mlp.init(key_net, sizes, settings.activation)
     layers, history = fit(
@@ -146,26 +183,24 @@ def train_photometric(
     training = {
         "settings": dataclasses.asdict(settings),
         "seed": np.asarray(jax.random.key_data(key)).tolist(),
-        "simulations_not_finite": n_invalid,
-        "simulation_seconds": round(simulating, 1),
         "training_seconds": round(float(history.seconds[-1]), 1),
         "samples_trained_on": int(history.samples[-1]),
         "validation_loss_mag": history.best_loss,
         "stopped": history.stopped,
         "backend": jax.default_backend(),
         "jax": jax.__version__,
+        **(notes or {}),
     }
     record = EmulatorRecord(
         target.physics, target.ssp, tuple(FilterCurve(*c) for c in target.curves), training,
         tuple(target.citations),
     )  # fmt: skip
     emulator = PhotometricEmulator.create(
-        layers, (shift, scale, mean), (target.feature_names, target.band_names),
-        box=box, mu_0=settings.mu_0, cosmology=target.cosmology,
+        layers, scaling, (target.feature_names, target.band_names),
+        box=target.box, mu_0=settings.mu_0, cosmology=target.cosmology,
         activation=settings.activation, record=record,
     )  # fmt: skip
-    test_features, test_f10, _ = pairs(key_test, settings.n_test)
-    return measure_error(emulator, test_features, test_f10), history
+    return emulator, history
 
 
 def rmse_loss(activation: str = "gelu_tanh", kind: str = "rmse"):
@@ -187,41 +222,3 @@ def rmse_loss(activation: str = "gelu_tanh", kind: str = "rmse"):
         return jnp.mean(jnp.sqrt(jnp.maximum(mean_square, 1e-20)))
 
     return loss
-
-
-def simulate_pairs(
-    key: Array, simulate: Simulate, n: int, widths: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Features [n', feature] and F10 [n', band] of the finite pairs among n, and n - n'.
-
-    Raises:
-        ValueError: see `train_photometric`.
-    """
-    features, f10 = np.empty((n, widths[0]), np.float32), np.empty((n, widths[1]), np.float32)
-    for i, start in enumerate(range(0, n, _CHUNK)):
-        stop = min(start + _CHUNK, n)
-        # always a full chunk, so that the simulator compiles for one shape
-        x, f = simulate(jax.random.fold_in(key, i), min(_CHUNK, n))
-        expected = tuple((min(_CHUNK, n), width) for width in widths)
-        if (jnp.shape(x), jnp.shape(f)) != expected:
-            raise ValueError(
-                f"expected simulate to return arrays of shapes {expected[0]} and {expected[1]}, "
-                f"got {jnp.shape(x)} and {jnp.shape(f)}"
-            )
-        features[start:stop] = np.asarray(x)[: stop - start]
-        f10[start:stop] = np.asarray(f)[: stop - start]
-    finite = np.isfinite(features).all(1) & np.isfinite(f10).all(1)
-    n_invalid = int(n - finite.sum())
-    if n_invalid > _MAX_INVALID * n:
-        raise ValueError(
-            f"{n_invalid} of {n} simulations are not finite, more than {_MAX_INVALID:.0%}: "
-            "narrow the ranges that the simulator draws from"
-        )
-    return (features[finite], f10[finite], n_invalid) if n_invalid else (features, f10, 0)
-
-
-def _box_of(features):
-    low, high = features.min(0).astype(float), features.max(0).astype(float)
-    # a uniform distribution reaches a little beyond the extremes of its sample
-    margin = (high - low) / max(len(features) - 1, 1)
-    return low - margin, high + margin
