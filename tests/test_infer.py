@@ -11,8 +11,8 @@ import numpyro.distributions as dist
 import pytest
 from flax import struct
 
-from jaxsed import infer
-from jaxsed.infer import mixture, small
+from jaxsed import infer, small
+from jaxsed.infer import mixture
 from jaxsed.problem import Problem, photometry
 
 SETTINGS = infer.Settings(warmup=300, draws=600, retries=1, starts=2)

@@ -17,7 +17,8 @@ PACKAGE = REPOSITORY / "jaxsed"
 # The part of the package that is directly below jaxsed/, and its layer. A part imports only
 # lower layers; inside a part (a folder) files import each other freely, but never in a circle.
 LAYERS = {
-    "types": 0, "constants": 0, "params": 0, "cosmology": 0, "magnitudes": 0, "files": 0,
+    "types": 0, "constants": 0, "params": 0, "cosmology": 0, "magnitudes": 0,
+    "small": 0, "likelihood": 0, "files": 0,
     "sps": 1, "nets": 1, "learn": 1, "problem": 1,
     "emulators": 2, "flow": 2, "stars": 2, "halos": 2,
     "infer": 3,

@@ -22,10 +22,10 @@ def numpyro_model(problem: Problem) -> Callable[[], None]:
     def model() -> None:
         real = dist.constraints.real_vector
         x = numpyro.sample("x", dist.ImproperUniform(real, (), event_shape=(dimension,)))
-        theta, _, _, flux = problem.evaluate(x)
+        theta, _, _, prediction = problem.evaluate(x)
         for name, value in theta._asdict().items():
             numpyro.deterministic(name, value)
-        numpyro.deterministic("flux", flux)
+        numpyro.deterministic("flux", problem.data.kept(prediction))
         numpyro.factor("log_density", problem.logdensity(x))
 
     return model

@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxsed.infer import kernels, mixture, small
+from jaxsed import small
+from jaxsed.infer import kernels, mixture
 from jaxsed.infer.kernels import Kernel
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.mixture import Mixture
@@ -282,16 +283,16 @@ def learn_batch(keys: Array, chains: Chains, draws: Array, problem: Problem) -> 
 
 @jax.jit
 def describe_batch(x: Array, problem: Problem):
-    """Theta, normal coordinates and fluxes of draws [galaxy, chain, draw, dimension]."""
+    """Theta, normal coordinates and kept predictions of draws [galaxy, chain, draw, dimension]."""
 
     def one(x: Array, problem: Problem):
         def point(x: Array):
-            theta, u, _, flux = problem.evaluate(x)
+            theta, u, _, prediction = problem.evaluate(x)
             sampled = {
                 name: value
                 for name, value, leaf in zip(theta._fields, theta, problem.prior, strict=True)
             }
-            return sampled, u, flux
+            return sampled, u, problem.data.kept(prediction)
 
         # Draws one after another in blocks: their spectra would not fit in the caches together.
         flat = x.reshape(-1, x.shape[-1])

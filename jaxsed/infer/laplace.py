@@ -1,7 +1,7 @@
 """Where to start: the best fit by Gauss-Newton steps, and the Gaussian around it.
 
 In normal coordinates the posterior is a least-squares problem: the residuals are the coordinates
-themselves (the prior) and the scaled misfits of the bands.  Its Gauss-Newton Hessian
+themselves (the prior) and the scaled misfits of the data.  Its Gauss-Newton Hessian
 ``I + J^T J`` is positive definite everywhere, so the Gaussian around the best fit always exists.
 It is a start and a scale for samplers, never a posterior.
 """
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsed.infer import small
+from jaxsed import small
 from jaxsed.problem import Problem
 
 MAX_STEPS = 40
@@ -62,8 +62,8 @@ def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.
 
 
 def _residuals(problem: Problem, x: Array) -> Array:
-    _, u, _, flux = problem.evaluate(x)
-    return jnp.concatenate([u, problem.residuals(flux)])
+    _, u, _, prediction = problem.evaluate(x)
+    return jnp.concatenate([u, problem.residuals(prediction)])
 
 
 def _gauss_newton(problem: Problem, x: Array) -> tuple[Array, Array]:

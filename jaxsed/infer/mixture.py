@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsed.infer import small
+from jaxsed import small
 
 COMPONENTS = 16
 DEGREES = 5

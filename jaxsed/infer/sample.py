@@ -120,8 +120,9 @@ def sample(
         )
         keys = keys[None]
     n = keys.shape[0]
-    if problem.data.scaled.shape[0] != n:
-        raise ValueError(f"{n} keys for {problem.data.scaled.shape[0]} galaxies")
+    galaxies = jax.tree.leaves(problem.data)[0].shape[0]
+    if galaxies != n:
+        raise ValueError(f"{n} keys for {galaxies} galaxies")
     report = report or (lambda phase, done, running: None)
     batch = _Batch(keys, problem, np.arange(n))
     gradients, draws = _warm_up(batch, settings, report)
@@ -175,7 +176,7 @@ def _diagnose(runs: list[mc.Segment], gradients: np.ndarray, problem: Problem) -
 
 
 def _describe(x: np.ndarray, problem: Problem) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Theta, normal coordinates and fluxes of draws, in blocks of shapes that are compiled."""
+    """Theta, coordinates u and kept predictions of draws, in blocks of shapes that are compiled."""
     n, _, length, _ = x.shape
     rows = np.arange(_padded(n)) % n
     padded, taken = mc.place(jnp.asarray(x[rows]), _take(problem, rows))

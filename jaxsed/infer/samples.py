@@ -55,7 +55,8 @@ class Samples(NamedTuple):
     log_density: np.ndarray
     """[galaxy, chain, draw] log density of `x`, up to a constant."""
     flux: np.ndarray
-    """[galaxy, chain, draw, band] model fluxes in maggies."""
+    """[galaxy, chain, draw, band] model fluxes in maggies; of a spectrum nothing is kept, and its
+    band axis is empty."""
     diagnostics: Diagnostics
     method: tuple[str, ...]
     """[galaxy] the method that gave the draws."""

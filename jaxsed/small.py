@@ -42,3 +42,40 @@ def factor_of_inverse(a: Array) -> Array:
     """Lower-triangular L with L L^T the inverse of a positive-definite matrix [n, n]."""
     # With rows and columns in reverse order the factor of `a` is upper triangular.
     return inverse_lower(cholesky(a[::-1, ::-1]))[::-1, ::-1].T
+
+
+@jax.custom_jvp
+def inverse_positive(a: Array) -> Array:
+    """Inverse of a positive-definite matrix [n, n], brought to a unit diagonal before factoring.
+
+    Derivatives follow from d(a^-1) = -a^-1 da a^-1, so no loop is differentiated.
+    """
+    scale, inverse = _scaled_inverse(a)
+    return scale[:, None] * (inverse.T @ inverse) * scale
+
+
+@inverse_positive.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = inverse_positive(*primals)
+    return inverse, -inverse @ tangents[0] @ inverse
+
+
+@jax.custom_jvp
+def log_determinant(a: Array) -> Array:
+    """ln det of a positive-definite matrix [n, n]; its derivative is tr(a^-1 da)."""
+    scale, inverse = _scaled_inverse(a)
+    return -2.0 * jnp.sum(jnp.log(jnp.diag(inverse)) + jnp.log(scale))
+
+
+@log_determinant.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (a,), (da,) = primals, tangents
+    return log_determinant(a), jnp.sum(inverse_positive(a) * da)
+
+
+def _scaled_inverse(a: Array) -> tuple[Array, Array]:
+    """s [n] and the inverse Cholesky factor of s a s, which has a unit diagonal."""
+    if a.shape[0] == 0:
+        return jnp.zeros(0, a.dtype), a
+    scale = 1.0 / jnp.sqrt(jnp.diag(a))
+    return scale, inverse_lower(cholesky(scale[:, None] * a * scale))

@@ -1,0 +1,33 @@
+"""What was measured of a galaxy, and how well a prediction fits it.
+
+`Photometry`, `Spectrum` and `Joint` follow one protocol, which is all that `jaxsed.problem` asks
+of data: see `Data`.
+"""
+
+from jaxsed.likelihood.data import Data
+from jaxsed.likelihood.joint import Joint, JointPrediction
+from jaxsed.likelihood.photometry import (
+    DETECTION,
+    MAG_TO_RELATIVE,
+    MISSING,
+    UPPER_LIMIT,
+    Photometry,
+    photometry,
+)
+from jaxsed.likelihood.spectrum import Spectrum, SpectrumFit, SpectrumPrediction, spectrum
+
+__all__ = [
+    "DETECTION",
+    "MAG_TO_RELATIVE",
+    "MISSING",
+    "UPPER_LIMIT",
+    "Data",
+    "Joint",
+    "JointPrediction",
+    "Photometry",
+    "Spectrum",
+    "SpectrumFit",
+    "SpectrumPrediction",
+    "photometry",
+    "spectrum",
+]

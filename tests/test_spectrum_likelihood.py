@@ -1,0 +1,230 @@
+"""Marginalised likelihoods of spectra against dense covariances written out with numpy."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import sparse, stats
+
+from jaxsed import small
+from jaxsed.likelihood import Joint, JointPrediction, SpectrumPrediction, photometry, spectrum
+from jaxsed.problem import Problem
+
+N_PIXEL, N_LINE, N_TERM = 60, 3, 2
+OFFSETS = (-2, -1, 0, 1, 2)
+
+
+class Toy(NamedTuple):
+    log_mass_formed: Any
+    slope: Any
+
+
+def _scene(seed=0, *, resolution=True, lines=True, polynomials=True):
+    """Data, its inputs in numpy, and a prediction."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(-1, 1, N_PIXEL)
+    flux, sigma = 3.0 + rng.normal(size=N_PIXEL), rng.uniform(0.2, 0.6, N_PIXEL)
+    ivar = 1 / sigma**2
+    ivar[[5, 17]] = 0.0
+    profiles = np.exp(-0.5 * ((x - np.array([-0.5, 0.1, 0.14])[:, None]) / 0.05) ** 2)
+    kernel = np.array([0.1, 0.2, 0.5, 0.15, 0.05])[:, None] * rng.uniform(0.9, 1.1, N_PIXEL)
+    inside = (np.arange(N_PIXEL) + np.array(OFFSETS)[:, None] >= 0) & (
+        np.arange(N_PIXEL) + np.array(OFFSETS)[:, None] < N_PIXEL
+    )
+    kernel = kernel * inside
+    parts = {
+        "polynomials": 0.2 * np.stack([x, 2 * x**2 - 1]) if polynomials else None,
+        "line_sigma": np.array([3.0, 5.0, 50.0]) if lines else None,
+        "resolution": kernel if resolution else None,
+        "offsets": OFFSETS if resolution else (),
+    }
+    data = spectrum(flux, ivar, error_floor=0.05, **parts)
+    prediction = SpectrumPrediction(
+        jnp.asarray(2.8 + 0.4 * x), jnp.asarray(profiles if lines else profiles[:0])
+    )
+    return data, flux, ivar, parts, prediction
+
+
+def _dense(flux, ivar, parts, prediction):
+    """Mean, covariance and data of the used pixels, with the nuisances in the covariance."""
+    matrix = np.eye(N_PIXEL)
+    if parts["resolution"] is not None:
+        matrix = np.zeros((N_PIXEL, N_PIXEL))
+        for row, offset in zip(parts["resolution"], OFFSETS, strict=True):
+            for i in range(N_PIXEL):
+                if 0 <= i + offset < N_PIXEL:
+                    matrix[i, i + offset] = row[i]
+    used = ivar > 0
+    model = matrix @ np.asarray(prediction.continuum)
+    covariance = np.diag(1 / ivar[used] + (0.05 * flux[used]) ** 2)
+    if parts["polynomials"] is not None:
+        a = (parts["polynomials"] * model)[:, used]
+        covariance += a.T @ a
+    if parts["line_sigma"] is not None:
+        a = (parts["line_sigma"][:, None] * (np.asarray(prediction.lines) @ matrix.T))[:, used]
+        covariance += a.T @ a
+    return model[used], covariance, flux[used]
+
+
+@pytest.mark.parametrize("resolution", [True, False])
+@pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize("polynomials", [True, False])
+def test_marginal_likelihood_is_that_of_the_dense_covariance(x64, resolution, lines, polynomials):
+    options = {"resolution": resolution, "lines": lines, "polynomials": polynomials}
+    values = []
+    for factor in (1.0, 1.1):
+        data, flux, ivar, parts, prediction = _scene(**options)
+        prediction = prediction._replace(continuum=prediction.continuum * factor)
+        mean, covariance, measured = _dense(flux, ivar, parts, prediction)
+        expected = stats.multivariate_normal(mean, covariance).logpdf(measured)
+        r = measured - mean
+        chi2 = np.sum(data.residuals(prediction) ** 2)
+        np.testing.assert_allclose(chi2, r @ np.linalg.solve(covariance, r), rtol=1e-10)
+        norm, _ = data.normal_equation(prediction)
+        if not polynomials:
+            np.testing.assert_allclose(norm, mean @ np.linalg.solve(covariance, mean), rtol=1e-9)
+        values.append(float(data.log_likelihood(prediction)) - expected)
+    # The same constant of the data whatever the model: also the determinant follows it.
+    assert values[1] == pytest.approx(values[0], abs=1e-9)
+
+
+def test_float32_agrees_with_float64():
+    data, *_, prediction = _scene()
+    single = float(data.log_likelihood(prediction))
+    with jax.enable_x64(True):
+        data, *_, prediction = _scene()
+        double = float(data.log_likelihood(prediction))
+    assert single == pytest.approx(double, abs=2e-3)
+
+
+def test_residuals_and_likelihood_have_the_same_gradient(x64):
+    """-1/2 chi2 - 1/2 ln det by finite differences, and the residuals' own Jacobian."""
+    data, *_, prediction = _scene()
+    slope = jnp.linspace(-0.3, 0.5, N_PIXEL)
+
+    def at(t):
+        return prediction._replace(continuum=prediction.continuum + t * slope)
+
+    def value(t):
+        return data.log_likelihood(at(t))
+
+    h = 1e-5
+    numeric = (value(h) - value(-h)) / (2 * h)
+    np.testing.assert_allclose(jax.grad(value)(0.0), numeric, rtol=1e-7)
+    second = (value(h) - 2 * value(0.0) + value(-h)) / h**2
+    np.testing.assert_allclose(jax.hessian(value)(0.0), second, rtol=1e-4)
+    jacobian = jax.jacfwd(lambda t: data.residuals(at(t)))(0.0)
+    numeric = (data.residuals(at(h)) - data.residuals(at(-h))) / (2 * h)
+    np.testing.assert_allclose(jacobian, numeric, rtol=1e-5, atol=1e-8)
+
+
+def test_small_matrices_invert_and_differentiate(x64):
+    rng = np.random.default_rng(3)
+    half = rng.normal(size=(8, 12)) * 10.0 ** rng.uniform(-3, 3, (8, 1))
+    a = jnp.asarray(half @ half.T)
+    np.testing.assert_allclose(small.inverse_positive(a) @ a, np.eye(8), atol=1e-6)
+    np.testing.assert_allclose(small.log_determinant(a), np.linalg.slogdet(a)[1], rtol=1e-10)
+    np.testing.assert_allclose(jax.grad(small.log_determinant)(a), np.linalg.inv(a), rtol=1e-6)
+
+
+def test_resolution_matrix_is_the_sparse_product(x64):
+    data, _, _, parts, prediction = _scene()
+    matrix = sparse.lil_matrix((N_PIXEL, N_PIXEL))
+    for row, offset in zip(parts["resolution"], OFFSETS, strict=True):
+        for i in range(max(0, -offset), min(N_PIXEL, N_PIXEL - offset)):
+            matrix[i, i + offset] = row[i]
+    spectra = np.asarray(prediction.lines)
+    expected = (matrix.tocsr() @ spectra.T).T
+    np.testing.assert_allclose(data.observe(prediction.lines), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_masked_pixels_have_no_say():
+    data, flux, ivar, parts, prediction = _scene(resolution=False)
+    flux = flux.copy()
+    flux[[5, 17]] = [np.nan, 1e20]
+    other = spectrum(flux, ivar, error_floor=0.05, **parts)
+    wild = prediction._replace(continuum=prediction.continuum.at[5].multiply(40.0))
+    assert float(other.log_likelihood(wild)) == float(data.log_likelihood(prediction))
+
+
+def test_fit_recovers_lines_and_calibration(x64):
+    _, _, ivar, parts, prediction = _scene()
+    truth = np.array([2.0, -1.0, 4.0])
+    coefficients = np.array([0.5, -0.8])
+    quiet = spectrum(np.ones(N_PIXEL), ivar * 1e8, **parts)
+    calibration = 1 + coefficients @ parts["polynomials"]
+    measured = quiet.observe(prediction.continuum) * calibration
+    measured = np.asarray(measured + truth @ quiet.observe(prediction.lines))
+    fit = spectrum(measured, ivar * 1e8, **parts).fit(prediction)
+    np.testing.assert_allclose(fit.line_flux, truth, atol=1e-3)
+    np.testing.assert_allclose(fit.calibration, calibration, atol=1e-4)
+    np.testing.assert_allclose(fit.total[ivar > 0], measured[ivar > 0], atol=1e-4)
+    assert np.all((fit.line_error > 0) & (fit.line_error < 1e-3))
+
+
+def _forward(theta):
+    x = jnp.linspace(-1, 1, N_PIXEL)
+    amount = 10.0 ** (theta.log_mass_formed - 10.0)
+    lines = jnp.exp(-0.5 * ((x - jnp.array([-0.5, 0.1, 0.14])[:, None]) / 0.05) ** 2)
+    pixels = SpectrumPrediction(3 * amount * jnp.exp(theta.slope * x), lines)
+    return JointPrediction(amount * jnp.exp(theta.slope * jnp.array([-1.0, 2.0])), pixels)
+
+
+def _joint():
+    bands = photometry(np.array([1.0, 1.2]), np.array([0.1, 0.1]))
+    return Joint(bands, _scene()[0])
+
+
+def test_joint_is_the_sum_of_its_parts(x64):
+    data, prediction = _joint(), _forward(Toy(10.02, 0.1))
+    apart = data.photometry.log_likelihood(prediction.photometry)
+    apart += data.spectrum.log_likelihood(prediction.spectrum)
+    np.testing.assert_allclose(data.log_likelihood(prediction), apart, rtol=1e-12)
+    residuals = data.residuals(prediction)
+    assert residuals.shape == (2 + N_PIXEL + N_TERM + N_LINE,)
+    np.testing.assert_allclose(data.kept(prediction), prediction.photometry)
+
+
+def test_mass_shear_of_a_joint_problem_leaves_the_posterior_the_same(x64):
+    prior = Toy(dist.Uniform(8.0, 12.0), dist.Uniform(-1.0, 1.0))
+    sheared = Problem(prior, _forward, _joint())
+    plain = Problem(prior, _forward, _joint(), shear=False)
+    gaps = []
+    for x in np.random.default_rng(2).normal(size=(4, 2)) * 0.7:
+        theta = sheared.constrain(jnp.asarray(x))
+        y = plain.unconstrain(theta)
+        np.testing.assert_allclose(sheared.unconstrain(theta), x, atol=1e-7)
+        jacobian = jax.jacfwd(lambda x: plain.unconstrain(sheared.constrain(x)))(jnp.asarray(x))
+        np.testing.assert_allclose(np.linalg.det(jacobian), 1.0, atol=1e-6)
+        gaps.append(float(sheared.logdensity(jnp.asarray(x)) - plain.logdensity(y)))
+    np.testing.assert_allclose(gaps, 0.0, atol=1e-7)
+
+
+def test_sheared_mass_is_the_best_one(x64):
+    """At mass coordinate zero the likelihood is at its maximum over the mass."""
+    prior = Toy(dist.Uniform(8.0, 12.0), 0.1)
+    data = Joint(_joint().photometry, _scene(polynomials=False)[0])
+    problem = Problem(prior, _forward, data)
+    slope = jax.grad(lambda x: problem.log_likelihood(problem.evaluate(x)[3]))(jnp.zeros(1))
+    curvature = jax.hessian(lambda x: problem.log_likelihood(problem.evaluate(x)[3]))(jnp.zeros(1))
+    assert abs(slope[0]) < 0.05 * np.sqrt(-curvature[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ivar": -np.ones(4)}, "not negative"),
+        ({"ivar": np.zeros(4)}, "no pixel is used"),
+        ({"ivar": np.ones(3)}, "expected flux and ivar"),
+        ({"flux": np.array([1, np.nan, 1, 1])}, r"pixel 1: flux nan"),
+        ({"polynomials": np.ones((2, 3))}, "expected polynomials"),
+        ({"resolution": np.ones((2, 4))}, "an offset for every diagonal"),
+    ],
+)
+def test_bad_spectra(change, message):
+    inputs = {"flux": np.ones(4), "ivar": np.ones(4)} | change
+    with pytest.raises(ValueError, match=message):
+        spectrum(inputs.pop("flux"), inputs.pop("ivar"), **inputs)
