@@ -1,6 +1,6 @@
 """Which width is enough? The error of photometric emulators against the width of their layers.
 
-    python benchmarks/widths.py --physics provabgs --set sdss --widths 32 64 128 256 \\
+    python benchmarks/widths.py --set sdss --widths 32 64 128 256 \\
         --seconds 300 --train 1000000 --output FOLDER --json OUT.json
 
 Every width sees the same pairs and is measured on the same others that no training saw; see
@@ -23,7 +23,7 @@ from jaxsed.cli import prepare_process
 from jaxsed.emulators import TrainSettings, choose_width
 from jaxsed.emulators.train import FAST
 from jaxsed.emulators.widths import share_seconds
-from jaxsed.sps.models import FAMILIES, family
+from jaxsed.sps.models import family
 from jaxsed.sps.photometry import load_filter
 from jaxsed.sps.ssp import load_ssp
 from jaxsed.weights.make_emulators import SETS, SOFTENING
@@ -32,7 +32,6 @@ from jaxsed.weights.make_emulators import SETS, SOFTENING
 def main() -> None:
     """Train the ladder, print its table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--physics", choices=FAMILIES, default="provabgs")
     parser.add_argument("--set", choices=SETS, default="sdss")
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument(
@@ -53,12 +52,13 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
 
-    names, redshift_range, title = SETS[options.set]
+    chosen = SETS[options.set]
+    galaxies = family(chosen.physics)
     simulate, target = emulation(
-        family(options.physics),
-        load_ssp(),
-        [load_filter(band) for band in names.split()],
-        redshift_range,
+        galaxies,
+        load_ssp(galaxies.ssp),
+        [load_filter(band) for band in chosen.bands.split()],
+        chosen.redshift_range,
     )
     widths = options.widths
     each = options.seconds * (len(widths) if len(options.seconds) == 1 else 1)
@@ -88,7 +88,7 @@ def main() -> None:
         error_floor=options.error_floor,
         folder=options.output,
     )
-    Console().print(f"{options.physics}: {title}", ladder.table())
+    Console().print(f"{chosen.physics}: {chosen.title}", ladder.table())
     if options.json:
         options.json.write_text(json.dumps(ladder.to_dict(), indent=1))
 

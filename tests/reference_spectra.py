@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsed.sps import sed, sfh
+from jaxsed.sps import populations, sfh
 from jaxsed.sps.dust import BIRTH_CLOUD_AGE_FSPS_GYR, CharlotFall
 from jaxsed.sps.ssp import SSPGrid, load_ssp
 
@@ -74,14 +74,14 @@ def fsps(folder: Path) -> FspsComparison:
         lnu=np.stack([file["ssp_lnu_lsun_hz"]] * 2),
         mass_surviving=np.stack([file["ssp_mass_alive"]] * 2),
     )
-    stars = sed.populations(grid, birth_cloud_age=BIRTH_CLOUD_AGE_FSPS_GYR)
+    stars = populations.populations(grid, birth_cloud_age=BIRTH_CLOUD_AGE_FSPS_GYR)
     dust = CharlotFall.build(wave, diffuse="power_law")
 
     def part(t_obs):
         return history(lambda t: 1 - np.exp(-t / 2.0), t_obs, stars.axis)
 
     last = part(10.0 ** log_age[-1])
-    young, old = stars.light(sed.Formation(last), jnp.full(stars.axis.age.shape, -2.5))
+    young, old = stars.light(populations.Formation(last), jnp.full(stars.axis.age.shape, -2.5))
     young_seen, old_seen = dust(1.0, 0.3, -0.7)
     ours = np.asarray(young_seen * young + old_seen * old) * file["csp_mformed"][-1]
     lines = np.load(folder / FSPS_LINES, allow_pickle=False)["wave_A"]
@@ -105,7 +105,7 @@ def fsps(folder: Path) -> FspsComparison:
 class DspsCase(NamedTuple):
     """A galaxy for DSPS: delayed-tau history, one metallicity, and the populations."""
 
-    stars: sed.Populations
+    stars: populations.Populations
     light: np.ndarray
     """[met, age, wave] Lsun/Hz per Msun formed."""
     log_age: np.ndarray
@@ -120,7 +120,8 @@ def dsps_case() -> DspsCase:
     grid = load_ssp()
     wave = np.asarray(grid.wave)
     keep = np.flatnonzero((wave > 1000.0) & (wave < 5e4))
-    stars = sed.populations(grid.replace(wave=wave[keep], lnu=np.asarray(grid.lnu)[..., keep]))
+    lit = grid.replace(wave=wave[keep], lnu=np.asarray(grid.lnu)[..., keep])
+    stars = populations.populations(lit)
     n_met, n_age, node = stars.log_z.size, stars.axis.age.size, stars.birth_cloud_node
     young = np.asarray(stars.young).reshape(n_met, node + 1, -1)
     old = np.asarray(stars.old).reshape(n_met, n_age - node, -1)
@@ -140,7 +141,7 @@ def _ours(case: DspsCase, scatter: float, triweight: bool) -> np.ndarray:
     part = history(lambda t: -(1 + t / TAU) * np.exp(-t / TAU), T_OBS, case.stars.axis)
     if not triweight:
         stars = case.stars.replace(scatter=scatter)
-        young, old = stars.light(sed.Formation(part), jnp.full(case.log_age.shape, LOG_Z))
+        young, old = stars.light(populations.Formation(part), jnp.full(case.log_age.shape, LOG_Z))
         return np.asarray(young + old)
     # The metallicities of DSPS: (1 - (x / 3)^2)^3 in units of the scatter.
     x = np.linspace(-3.0, 3.0, 6001)

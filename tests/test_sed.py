@@ -7,7 +7,7 @@ import pytest
 
 from jaxsed import cosmology as cosmo
 from jaxsed.constants import MAGGIES_10PC_PER_LSUN_HZ
-from jaxsed.sps import igm, provabgs, sed, sfh
+from jaxsed.sps import igm, populations, provabgs, sed, sfh
 from jaxsed.sps.dust import CharlotFall
 from jaxsed.sps.photometry import ab_flux, load_filter, make_filter
 from jaxsed.sps.ssp import insert_age, load_ssp, resample
@@ -36,7 +36,7 @@ def model(ssp, bands):
 
 def test_photometry_is_that_of_the_spectrum_at_the_native_sampling(model, ssp, bands):
     """Steps of 0.005 in ln(wavelength) and left-out nodes cost less than a percent."""
-    stars = sed.populations(ssp)
+    stars = populations.populations(ssp)
     physics = provabgs.provabgs(stars.axis, stars.log_z_solar)
     t_age = cosmo.age(THETA.redshift)
     young, old = stars.light(physics.formation(THETA, t_age), physics.log_z(THETA))
@@ -65,7 +65,7 @@ def test_mass_and_distance_are_an_exact_factor(model):
 
 def test_nodes_left_out_are_redundant(ssp):
     """Light at a metallicity that was left out, from its neighbours."""
-    stars = sed.populations(ssp)
+    stars = populations.populations(ssp)
     kept = np.asarray(stars.log_z)
     left_out = np.setdiff1d(np.round(np.asarray(ssp.log_z), 4), np.round(kept, 4))
     assert left_out.size >= 1
@@ -83,22 +83,22 @@ def test_nodes_left_out_are_redundant(ssp):
 def test_populations_need_ages_on_both_sides_of_the_birth_clouds(ssp):
     for age in (1e-4, 99.0):
         with pytest.raises(ValueError, match="birth_cloud_age .* outside the SSP ages"):
-            sed.populations(ssp, birth_cloud_age=age)
+            populations.populations(ssp, birth_cloud_age=age)
 
 
 def test_birth_clouds_dim_only_the_young(ssp):
     coarse = resample(ssp, np.asarray(ssp.wave)[300:900:60])
-    stars = sed.populations(coarse, birth_cloud_age=0.01)
+    stars = populations.populations(coarse, birth_cloud_age=0.01)
     node = stars.birth_cloud_node
     assert float(stars.axis.age[node]) == pytest.approx(0.01, rel=1e-4)
     log_z = jnp.full(stars.axis.age.shape, -2.0)
     for edges, dark in (([0.0, 0.009], 1), ([0.012, 5.0], 0)):
         part = sfh.piecewise_constant(jnp.ones(1), jnp.array(edges), stars.axis)
-        both = stars.light(sed.Formation(part), log_z)
+        both = stars.light(populations.Formation(part), log_z)
         np.testing.assert_allclose(both[dark] / both[1 - dark], 0.0, atol=1e-6)
         # Outside of clouds all the light is there, and none inside.
         clouded = part._replace(mass=0 * part.mass, upper=0 * part.upper)
-        inside, outside = stars.light(sed.Formation(clouded, bare=part), log_z)
+        inside, outside = stars.light(populations.Formation(clouded, bare=part), log_z)
         np.testing.assert_allclose(inside, 0.0, atol=1e-12)
         np.testing.assert_allclose(outside, both[0] + both[1], rtol=1e-5)
 
@@ -107,10 +107,10 @@ def test_an_inserted_node_changes_nothing(ssp):
     coarse = resample(ssp, np.asarray(ssp.wave)[300:900:60])
     spectra = []
     for grid in (coarse, insert_age(coarse, 0.77)):
-        stars = sed.populations(grid)
+        stars = populations.populations(grid)
         rate, edges = jnp.array([1.0, 0.2]), jnp.array([0.0, 1.0, 9.0])
         part = sfh.piecewise_constant(rate, edges, stars.axis)
-        light = stars.light(sed.Formation(part), jnp.full(stars.axis.age.shape, -2.0))
+        light = stars.light(populations.Formation(part), jnp.full(stars.axis.age.shape, -2.0))
         spectra.append(light[0] + light[1])
     np.testing.assert_allclose(spectra[0], spectra[1], rtol=1e-4)
 

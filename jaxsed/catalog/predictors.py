@@ -18,7 +18,7 @@ from jaxsed.emulators import FilterCurve, PhotometricEmulator, cache_folder, emu
 from jaxsed.problem import MAG_TO_RELATIVE
 from jaxsed.sps.models import GalaxyFamily, family
 from jaxsed.sps.photometry import Filter
-from jaxsed.sps.sed import GalaxyModel, galaxy_model, unreachable
+from jaxsed.sps.sed import GalaxyModel
 from jaxsed.sps.ssp import SSPGrid, load_ssp, read_ssp
 
 COSMOLOGIES = {"planck15": cosmo.PLANCK15, "planck13": cosmo.PLANCK13, "wmap9": cosmo.WMAP9}
@@ -128,7 +128,7 @@ def make_predictor(
     galaxies = family(config.model.physics)
     grid = load_grid(config)
     z_range = (float(redshift.min()), float(redshift.max()))
-    blocked = set(unreachable(filters, np.asarray(grid.wave), z_range))
+    blocked = set(galaxies.unreachable(filters, grid, z_range))
     reachable = np.array([f.name not in blocked for f in filters])
     if not reachable.any():
         raise JaxsedError(
@@ -136,8 +136,8 @@ def make_predictor(
             f"{z_range[0]:g} to {z_range[1]:g}."
         )
     usable = [f for f, ok in zip(filters, reachable, strict=True) if ok]
-    physics = galaxy_model(
-        galaxies.physics, galaxies.name, grid, usable,
+    physics = galaxies.model(
+        grid, usable,
         redshift_range=z_range, birth_cloud_age=config.model.birth_cloud_age,
         cosmology=COSMOLOGIES[config.model.cosmology], igm=config.model.igm,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax import Array
@@ -24,7 +23,7 @@ from jaxsed.emulators.train import FAST
 from jaxsed.learn import History
 from jaxsed.sps.models import GalaxyFamily
 from jaxsed.sps.photometry import Filter
-from jaxsed.sps.sed import GalaxyModel, galaxy_model
+from jaxsed.sps.sed import GalaxyModel
 from jaxsed.sps.ssp import SSPGrid
 
 CACHE_SETTINGS = TrainSettings(
@@ -73,12 +72,9 @@ def emulation(
 
     Raises ValueError naming bands that the SSP grid does not reach in the redshift range.
     """
-    options: dict[str, Any] = (
-        {} if birth_cloud_age is None else {"birth_cloud_age": birth_cloud_age}
-    )
-    model = galaxy_model(
-        family.physics, family.name, ssp, bands,
-        redshift_range=redshift_range, cosmology=cosmology, **options,
+    model = family.model(
+        ssp, bands,
+        redshift_range=redshift_range, birth_cloud_age=birth_cloud_age, cosmology=cosmology,
     )  # fmt: skip
     target = EmulatorTarget(
         feature_names=family.features,

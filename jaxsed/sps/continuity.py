@@ -15,7 +15,8 @@ from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed.params import LN10, Recoordinated, student_t2
-from jaxsed.sps.sed import Attenuation, Formation
+from jaxsed.sps.populations import Formation
+from jaxsed.sps.sed import Attenuation
 from jaxsed.sps.sfh import AgeAxis, piecewise_constant
 
 N_BINS = 7

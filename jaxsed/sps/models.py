@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed import params
-from jaxsed.sps import continuity, provabgs
+from jaxsed.sps import continuity, prospector, provabgs
+from jaxsed.sps.dust import BIRTH_CLOUD_AGE_FSPS_GYR, BIRTH_CLOUD_AGE_GYR
+from jaxsed.sps.emission import EmissionTables
+from jaxsed.sps.photometry import Filter
+from jaxsed.sps.sed import GalaxyModel, galaxy_model, unreachable
+from jaxsed.sps.ssp import SSPGrid
+
+DUST_END = 1e8
+"""Wavelength in Å up to which the dust's emission is tabulated."""
 
 THICK_TAIL = 1.3
 """Width of the training distribution in normal coordinates of the prior; above one, so that the
@@ -34,6 +43,59 @@ class GalaxyFamily:
     training_draw: Callable[[Array, Array], Any]
     """``training_draw(key, redshift)``: one theta of the training distribution, mass 1e10."""
     citations: tuple[str, ...]
+    ssp: str = "pegase2"
+    """The shipped SSP grid it is used with unless another is named."""
+    birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR
+    """Gyr."""
+    emits: bool = False
+    """Whether gas, dust and an active nucleus shine; the SSP grid is then of stars alone."""
+
+    def model(
+        self,
+        ssp: SSPGrid,
+        bands: Sequence[Filter],
+        *,
+        redshift_range: tuple[float, float],
+        birth_cloud_age: float | None = None,
+        emission_tables: EmissionTables | None = None,
+        **options: Any,
+    ) -> GalaxyModel:
+        """The direct physics of this model for a set of bands; see `sed.galaxy_model`.
+
+        Args:
+            ssp: the SSP grid.
+            bands: the filters.
+            redshift_range: lowest and highest redshift.
+            birth_cloud_age: Gyr; the model's own if not given.
+            emission_tables: gas, dust and torus of a model that emits; the shipped ones if not
+                given.
+            options: further ones of `sed.galaxy_model`.
+        """
+        if self.emits and emission_tables is None:
+            emission_tables = EmissionTables.shipped()
+        return galaxy_model(
+            self.physics, self.name, ssp, bands,
+            redshift_range=redshift_range,
+            birth_cloud_age=self.birth_cloud_age if birth_cloud_age is None else birth_cloud_age,
+            emission_tables=emission_tables,
+            **options,
+        )  # fmt: skip
+
+    def unreachable(
+        self, bands: Sequence[Filter], ssp: SSPGrid, redshift_range: tuple[float, float]
+    ) -> list[str]:
+        """Names of the bands this model has no light for anywhere in a redshift range."""
+        wave = np.asarray(ssp.wave)
+        if self.emits:
+            wave = np.append(wave, DUST_END)
+        return unreachable(bands, wave, redshift_range)
+
+
+def _prospector_draw(key: Array, redshift: Array) -> prospector.ProspectorTheta:
+    prior = prospector.training_distribution(redshift)
+    u = jax.random.normal(key, (params.dimension(prior),))
+    theta = params.constrain(prior, u)[0]
+    return theta._replace(log_mass_formed=jnp.asarray(10.0))
 
 
 def _provabgs_draw(key: Array, redshift: Array) -> provabgs.ProvabgsTheta:
@@ -73,6 +135,26 @@ FAMILIES = {
         prior=continuity.prior,
         training_draw=_continuity_draw,
         citations=("Leja et al. 2019", "Mathews et al. 2023", "Gallazzi et al. 2005"),
+    ),
+    "prospector": GalaxyFamily(
+        name="prospector",
+        theta=prospector.ProspectorTheta,
+        physics=prospector.prospector,
+        features=prospector.FEATURES,
+        prior=prospector.prior,
+        training_draw=_prospector_draw,
+        citations=(
+            "Leja et al. 2017",
+            "Leja et al. 2019",
+            "Mathews et al. 2023",
+            "Gallazzi et al. 2005",
+            "Draine & Li 2007",
+            "Nenkova et al. 2008",
+            "Byler et al. 2017",
+        ),
+        ssp="pegase2_stellar",
+        birth_cloud_age=BIRTH_CLOUD_AGE_FSPS_GYR,
+        emits=True,
     ),
 }
 

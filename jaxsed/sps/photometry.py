@@ -145,9 +145,12 @@ def load_filter(name_or_path: str, wave_unit: str = "AA") -> Filter:
 
 @cache
 def _shipped_curves() -> dict[str, np.ndarray]:
-    with resources.files("jaxsed.weights").joinpath("filters_goodss.h5").open("rb") as handle:
-        with h5py.File(handle, "r") as file:
-            return {name: np.asarray(data, float) for name, data in file.items()}
+    curves: dict[str, np.ndarray] = {}
+    for item in resources.files("jaxsed.weights").iterdir():
+        if item.name.startswith("filters_") and item.name.endswith(".h5"):
+            with item.open("rb") as handle, h5py.File(handle, "r") as file:
+                curves |= {name: np.asarray(data, float) for name, data in file.items()}
+    return curves
 
 
 def _canonical(name: str) -> str:

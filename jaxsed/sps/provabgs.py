@@ -14,7 +14,8 @@ from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed.params import LN10, Recoordinated
-from jaxsed.sps.sed import Attenuation, Formation
+from jaxsed.sps.populations import Formation
+from jaxsed.sps.sed import Attenuation
 from jaxsed.sps.sfh import AgeAxis, BasisHistory, IntervalMass, basis_history, burst
 
 BURST_WIDTH_DEX = 0.15

@@ -2,7 +2,9 @@
 
 ``L(lambda) = T_ism [ T_bc sum_young w L_ssp + sum_old w L_ssp ]`` (Charlot & Fall 2000): the
 weights of the simple stellar populations, split at the birth-cloud age, times the SSP grid are
-two matrix products, the dust comes after, and the bands are a third product.
+two matrix products, the dust comes after, and the bands are a third product.  Models that ask
+for it add the gas that their own ionising photons light up, a torus, and the dust's emission of
+what it absorbed.
 """
 
 from __future__ import annotations
@@ -17,28 +19,26 @@ from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
-from jaxsed.constants import MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.constants import LYMAN_LIMIT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.params import LN10
 from jaxsed.sps import metallicity
 from jaxsed.sps.dust import BIRTH_CLOUD_AGE_GYR, CharlotFall
+from jaxsed.sps.emission import Emission, EmissionState, EmissionTables, emission
 from jaxsed.sps.igm import IGMTable, igm_table
+from jaxsed.sps.nebular import ionising_photons
 from jaxsed.sps.photometry import BandProjector, Filter, project
-from jaxsed.sps.sfh import AgeAxis, IntervalMass, age_axis, node_mass, split_at
-from jaxsed.sps.ssp import SSPGrid, insert_age, log_wave_grid, resample
+from jaxsed.sps.populations import SFR_TIMES_GYR, Formation, Populations, populations
+from jaxsed.sps.sfh import node_mass
+from jaxsed.sps.ssp import SSPGrid, log_wave_grid, resample, with_red_tail
 
 LN_STEP = 0.005
 """Default step of the rest-frame grid in ln(wavelength): 25 Å at 5000 Å, for photometry."""
 
-OLDEST_AGE_GYR = 14.0
-"""Older age nodes than the first beyond this are left out: no galaxy is that old."""
-
-REDUNDANT = 0.01
-"""A metallicity node that its neighbours give to this relative accuracy is left out."""
+STARLIGHT_END = 32_000.0
+"""Rest-frame wavelength in Å by which all light that dust absorbs has been counted."""
 
 A_V_PER_TAU = 2.5 / LN10
 """Magnitudes of attenuation per unit optical depth."""
-
-SFR_TIMES_GYR = (0.01, 0.1, 1.0)
 
 
 class Attenuation(NamedTuple):
@@ -72,21 +72,6 @@ class Derived(NamedTuple):
     """[age] Msun/yr, the mean in each age interval of the grid."""
 
 
-class Formation(NamedTuple):
-    """Mass formed per age interval, by what its young stars shine through."""
-
-    clouded: IntervalMass
-    """Stars that spend their youth in birth clouds."""
-    bare: IntervalMass | None = None
-    """Stars seen through the diffuse dust alone, at any age."""
-
-    def total(self) -> IntervalMass:
-        """Both parts together."""
-        if self.bare is None:
-            return self.clouded
-        return IntervalMass(*(a + b for a, b in zip(self.clouded, self.bare, strict=True)))
-
-
 class Physics(Protocol):
     """What a galaxy is made of: a star formation and metallicity history, and dust."""
 
@@ -100,116 +85,11 @@ class Physics(Protocol):
         """The dust."""
 
 
-@struct.dataclass
-class Populations:
-    """An SSP grid laid out for the two products: light per unit mass, young and old apart."""
+class EmittingPhysics(Physics, Protocol):
+    """Physics whose gas, dust and nucleus shine."""
 
-    young: Array
-    """[met * (bc+1), wave] Lsun/Hz per Msun formed, scaled by `unit`."""
-    old: Array
-    """[met * (age-bc), wave]."""
-    mass_surviving: Array
-    """[met, age] Msun per Msun formed."""
-    log_z: Array
-    """[met] log10 absolute metallicity."""
-    axis: AgeAxis
-    wave: Array
-    """[wave] Å."""
-    birth_cloud_node: int = struct.field(pytree_node=False)
-    scatter: float = struct.field(pytree_node=False)
-    unit: float = struct.field(pytree_node=False)
-    log_z_solar: float = struct.field(pytree_node=False)
-
-    def light(self, formation: Formation, log_z: Array) -> tuple[Array, Array]:
-        """Unattenuated spectra [wave] of the stars inside and outside of birth clouds.
-
-        Args:
-            formation: mass formed per age interval.
-            log_z: [age] log10 absolute metallicity at each age node.
-        """
-        share = metallicity.weights(log_z, self.log_z, self.scatter)
-        node = self.birth_cloud_node
-        inside, outside = split_at(formation.clouded, node)
-        in_clouds = (inside * share[:, : node + 1]).ravel() @ self.young
-        if formation.bare is None:
-            return in_clouds, (outside * share[:, node:]).ravel() @ self.old
-        bare_young, bare_old = split_at(formation.bare, node)
-        weight = jnp.concatenate(
-            [
-                ((outside + bare_old) * share[:, node:]).ravel(),
-                (bare_young * share[:, : node + 1]).ravel(),
-            ]
-        )
-        return in_clouds, weight @ jnp.concatenate([self.old, self.young])
-
-
-def populations(
-    ssp: SSPGrid,
-    *,
-    birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
-    scatter: float = metallicity.SCATTER_DEX,
-    unit: float = 1.0,
-) -> Populations:
-    """Lay an SSP grid out for fast composites.
-
-    Args:
-        ssp: the grid; nodes at the birth-cloud age and at the averaging times of the star
-            formation rate are added where it lacks them.
-        birth_cloud_age: Gyr.
-        scatter: lognormal scatter of metallicity at one age, in dex.
-        unit: factor on the light.
-
-    Raises ValueError if the birth-cloud age is outside the grid's ages.
-    """
-    ages = 10.0 ** np.asarray(ssp.log_age, float)
-    if not ages[0] < birth_cloud_age < ages[-1]:
-        raise ValueError(
-            f"birth_cloud_age {birth_cloud_age} Gyr is outside the SSP ages "
-            f"{ages[0]:.4g} to {ages[-1]:.4g} Gyr"
-        )
-    for time in (*SFR_TIMES_GYR, birth_cloud_age):
-        ssp = insert_age(ssp, time)
-    ssp = _essential(ssp)
-    age = 10.0 ** np.asarray(ssp.log_age, float)
-    node = int(np.argmin(np.abs(age - birth_cloud_age)))
-    light = np.asarray(ssp.lnu, float) * unit
-    n_wave = light.shape[-1]
-    if node == age.size - 1:
-        raise ValueError(f"birth_cloud_age {birth_cloud_age} Gyr leaves no old stars")
-    return Populations(
-        young=jnp.asarray(light[:, : node + 1].reshape(-1, n_wave), dtype=float),
-        old=jnp.asarray(light[:, node:].reshape(-1, n_wave), dtype=float),
-        mass_surviving=jnp.asarray(ssp.mass_surviving, dtype=float),
-        log_z=jnp.asarray(ssp.log_z, dtype=float),
-        axis=age_axis(age),
-        wave=jnp.asarray(ssp.wave, dtype=float),
-        birth_cloud_node=node,
-        scatter=scatter,
-        unit=unit,
-        log_z_solar=float(np.log10(ssp.z_solar)),
-    )
-
-
-def _essential(ssp: SSPGrid) -> SSPGrid:
-    """The grid without nodes that cost time and add nothing."""
-    log_age, log_z = np.asarray(ssp.log_age), np.asarray(ssp.log_z, float)
-    n_age = min(int(np.searchsorted(log_age, np.log10(OLDEST_AGE_GYR))) + 1, log_age.size)
-    light = np.asarray(ssp.lnu, float)[:, :n_age]
-    keep = [0]
-    for k in range(1, log_z.size - 1):
-        share = (log_z[k] - log_z[keep[-1]]) / (log_z[k + 1] - log_z[keep[-1]])
-        guess = (1 - share) * light[keep[-1]] + share * light[k + 1]
-        if np.any(np.abs(guess - light[k]) > REDUNDANT * light[k]):
-            keep.append(k)
-    keep.append(log_z.size - 1)
-    return dataclasses.replace(
-        ssp,
-        log_z=log_z[keep],
-        log_age=log_age[:n_age],
-        lnu=light[keep],
-        mass_surviving=np.asarray(ssp.mass_surviving)[keep, :n_age],
-        log_nlyc=None if ssp.log_nlyc is None else np.asarray(ssp.log_nlyc)[keep, :n_age],
-    )
+    def emission(self, theta: Any) -> EmissionState:
+        """Gas, dust emission and nucleus."""
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that jax.jit(model) can hash it
@@ -222,6 +102,8 @@ class GalaxyModel:
     igm: IGMTable
     bands: BandProjector
     cosmology: cosmo.Cosmology
+    emission: Emission | None
+    """Gas, dust and torus of models that have them."""
     name: str = struct.field(pytree_node=False)
 
     def __call__(self, theta: Any) -> Array:
@@ -234,15 +116,27 @@ class GalaxyModel:
         return self.bands(spectrum, theta.redshift) * (1 + theta.redshift)
 
     def spectrum(self, theta: Any) -> Array:
-        """Attenuated rest-frame spectrum [wave] in maggies at 10 pc for 1e10 Msun formed."""
+        """Rest-frame spectrum [wave] after dust and intergalactic gas, in maggies at 10 pc for 1e10
+        Msun formed."""
+        spectrum = self.emitted(theta)
+        absorbed = 1 - self.igm(theta.redshift)
+        beyond = spectrum.shape[0] - absorbed.shape[0]
+        return spectrum * (1 - jnp.pad(absorbed, (0, beyond)))
+
+    def emitted(self, theta: Any) -> Array:
+        """The spectrum [wave] that leaves the galaxy."""
         t_age = cosmo.age(theta.redshift, self.cosmology)
-        formation = self.physics.formation(theta, t_age)
-        young, old = self.stars.light(formation, self.physics.log_z(theta))
+        formation, log_z = self.physics.formation(theta, t_age), self.physics.log_z(theta)
+        young, old = self.stars.light(formation, log_z)
         dust = self.physics.attenuation(theta)
         young_seen, old_seen = self.dust(dust.birth_cloud, dust.diffuse, dust.index)
-        absorbed = 1 - self.igm(theta.redshift)
-        beyond = young.shape[0] - absorbed.shape[0]
-        return (young_seen * young + old_seen * old) * (1 - jnp.pad(absorbed, (0, beyond)))
+        if self.emission is None:
+            return young_seen * young + old_seen * old
+        state = self.physics.emission(theta)
+        luminosity, ionising = self.stars.power(formation, log_z)
+        young = young + self.emission.gas(state, ionising)
+        seen = young_seen * young + old_seen * old
+        return seen + self.emission.reradiated(state, young + old, seen, old_seen, luminosity)
 
     def derived(self, theta: Any) -> Derived:
         """Masses, star formation rates, ages, metallicity and dust of one galaxy."""
@@ -304,6 +198,7 @@ def galaxy_model(
     ln_step: float = LN_STEP,
     cosmology: cosmo.Cosmology = cosmo.PLANCK15,
     igm: str = "inoue2014",
+    emission_tables: EmissionTables | None = None,
 ) -> GalaxyModel:
     """Assemble the direct physics for a set of bands.
 
@@ -320,12 +215,18 @@ def galaxy_model(
         ln_step: step of the rest-frame grid in ln(wavelength).
         cosmology: sets age and distance.
         igm: "inoue2014" or "madau1995".
+        emission_tables: gas, dust and torus, for physics with an `emission`; the SSP grid must
+            then be of stars alone.
 
-    Raises ValueError naming the bands the SSP grid does not reach in this redshift range.
+    Raises ValueError naming the bands the SSP grid does not reach in this redshift range, or if
+    the grid has gas of its own beside that of `emission_tables`.
     """
     z_low, z_high = redshift_range
     if not 0 <= z_low <= z_high:
         raise ValueError(f"expected 0 <= z_low <= z_high, got {redshift_range}")
+    if emission_tables is not None:
+        red = max(band.wave[-1] for band in bands) / (1 + z_low) * 1.04
+        ssp = _stars_alone(with_red_tail(ssp, red))
     wave = np.asarray(ssp.wave, float)
     bad = unreachable(bands, wave, redshift_range)
     if bad:
@@ -336,13 +237,19 @@ def galaxy_model(
     lit = wave[np.any(np.asarray(ssp.lnu) > 0, axis=(0, 1))]
     low = max(min(b.wave[0] for b in bands) / (1 + z_high) * 0.97, lit[0])
     high = min(max(b.wave[-1] for b in bands) / (1 + z_low) * 1.03, wave[-1])
+    if emission_tables is not None:
+        # The energy that dust absorbs is counted over all of the starlight.
+        low, high = lit[0], max(high, STARLIGHT_END)
     grid = log_wave_grid(low, high, ln_step)
+    unit = MAGGIES_10PC_PER_LSUN_HZ * 1e10
     stars = populations(
         resample(ssp, grid),
         birth_cloud_age=birth_cloud_age,
         scatter=scatter,
-        unit=MAGGIES_10PC_PER_LSUN_HZ * 1e10,
+        unit=unit,
+        ionising=emission_tables is not None,
     )
+    young_age = np.asarray(stars.axis.age)[: stars.birth_cloud_node + 1]
     return GalaxyModel(
         physics=physics(stars.axis, stars.log_z_solar),
         stars=stars,
@@ -350,8 +257,23 @@ def galaxy_model(
         igm=igm_table(grid, z_max=max(z_high, 0.1), model=igm),
         bands=project(bands, grid),
         cosmology=cosmology,
+        emission=(
+            None if emission_tables is None else emission(emission_tables, grid, young_age, unit)
+        ),
         name=name,
     )
+
+
+def _stars_alone(ssp: SSPGrid) -> SSPGrid:
+    """The grid with ionising rates listed and nothing below the Lyman limit, which gas absorbs."""
+    if ssp.gas == "included":
+        raise ValueError(
+            f"the SSP grid {ssp.name!r} has nebular emission of its own: models with gas need one "
+            "of stars alone, such as 'pegase2_stellar'"
+        )
+    rates = ionising_photons(ssp)
+    lnu = np.where(np.asarray(ssp.wave) > LYMAN_LIMIT, np.asarray(ssp.lnu), 0.0)
+    return dataclasses.replace(ssp, lnu=lnu, log_nlyc=rates)
 
 
 def unreachable(

@@ -33,7 +33,7 @@ _LEAF_UNITS = {
     "mass_surviving": "Msun per Msun formed",
     "log_nlyc": "log10(photons/s) per Msun formed",
 }
-_LABELS = ("name", "citation", "imf", "z_solar", "resolution", "notes")
+_LABELS = ("name", "citation", "imf", "z_solar", "resolution", "gas", "notes")
 
 
 @struct.dataclass
@@ -62,6 +62,8 @@ class SSPGrid:
     z_solar: float = struct.field(pytree_node=False, default=0.02)
     """Absolute metal mass fraction that the source calls solar."""
     resolution: str = struct.field(pytree_node=False, default="")
+    gas: str = struct.field(pytree_node=False, default="")
+    """"included" where the light of ionised gas is part of `lnu`, "none", or "" if not known."""
     notes: str = struct.field(pytree_node=False, default="")
 
 
@@ -151,7 +153,7 @@ def read_ssp(path: str | os.PathLike) -> SSPGrid:
     """
     path = Path(path)
     arrays, attrs = _read_arrays(path)
-    labels = {name: attrs[name] for name in _LABELS}
+    labels = {name: attrs[name] for name in _LABELS if name in attrs}
     if attrs["encoding"] == "dense":
         return validated(SSPGrid(**arrays, **labels))
     if attrs["encoding"] == "principal components":
@@ -212,7 +214,7 @@ def load_ssp(name: str = "pegase2") -> SSPGrid:
 
 
 def _decompress(arrays: dict, labels: dict) -> SSPGrid:
-    """The grid from principal components of ln Lnu, and its emission lines from Hbeta.
+    """The grid from principal components of ln Lnu, and its emission lines, if any, from Hbeta.
 
     ln Lnu = mean + coefficients @ components from the first node with light on; the lines are
     deposited on top.  `jaxsed.weights.make_ssp_pegase2` writes these files.
@@ -222,9 +224,11 @@ def _decompress(arrays: dict, labels: dict) -> SSPGrid:
     wave = arrays["wave"]
     lnu = np.zeros((*continuum.shape[:2], wave.size), np.float32)
     lnu[..., wave.size - continuum.shape[-1] :] = np.exp(continuum)
-    line_lum = arrays["hbeta"][..., None] * arrays["line_ratio"]
+    if "hbeta" in arrays:
+        line_lum = arrays["hbeta"][..., None] * arrays["line_ratio"]
+        lnu = deposit_lines(wave, lnu, arrays["line_wave"], line_lum)
     return SSPGrid(
-        lnu=deposit_lines(wave, lnu, arrays["line_wave"], line_lum),
+        lnu=lnu,
         **{name: arrays[name] for name in _LEAF_UNITS if name in arrays},
         **labels,
     )
@@ -295,7 +299,17 @@ def resample(grid: SSPGrid, wave_new: np.ndarray) -> SSPGrid:
     and so does, to second order in the step, the energy in any band wider than it.  On a finer
     grid this tends to linear interpolation; on a coarser one nothing between nodes is lost.
     """
-    wave, wave_new = np.asarray(grid.wave, float), np.asarray(wave_new, float)
+    lnu = np.asarray(grid.lnu)
+    new = mean_over_hats(grid.wave, lnu, wave_new).astype(lnu.dtype)
+    return replace(grid, wave=np.asarray(wave_new, np.float32), lnu=new)
+
+
+def mean_over_hats(wave: np.ndarray, lnu: np.ndarray, wave_new: np.ndarray) -> np.ndarray:
+    """Spectra [..., wave] on other wavelengths, conserving energy; see `resample`.
+
+    Raises ValueError unless the new wavelengths increase and lie within the old ones.
+    """
+    wave, wave_new = np.asarray(wave, float), np.asarray(wave_new, float)
     if wave_new.ndim != 1 or wave_new.size < 2 or np.any(np.diff(wave_new) <= 0):
         raise ValueError("wave_new must be an increasing vector of two or more wavelengths")
     if wave_new[0] < wave[0] * (1 - 1e-6) or wave_new[-1] > wave[-1] * (1 + 1e-6):
@@ -305,10 +319,25 @@ def resample(grid: SSPGrid, wave_new: np.ndarray) -> SSPGrid:
         )
     overlap = _hat_overlap(wave_new, wave)
     mean = sparse.diags_array(1.0 / overlap.sum(axis=1)) @ overlap
-    lnu = np.asarray(grid.lnu)
-    flat = lnu.reshape(-1, wave.size).T.astype(float)
-    new = (mean @ flat).T.reshape(*lnu.shape[:-1], wave_new.size)
-    return replace(grid, wave=wave_new.astype(np.float32), lnu=new.astype(lnu.dtype))
+    flat = np.asarray(lnu).reshape(-1, wave.size).T.astype(float)
+    return np.asarray((mean @ flat).T.reshape(*np.shape(lnu)[:-1], wave_new.size))
+
+
+def with_red_tail(grid: SSPGrid, wave_max: float, step: float = 0.02) -> SSPGrid:
+    """The grid continued to `wave_max` Å as Lnu ~ wave^-2 (Rayleigh-Jeans), where it ends before.
+
+    Stars, and what their gas adds, are power laws in the far infrared; dust outshines both.
+    """
+    last = float(grid.wave[-1])
+    if wave_max <= last:
+        return grid
+    ratio = np.exp(step * np.arange(1, int(np.ceil(np.log(wave_max / last) / step)) + 2))
+    tail = np.asarray(grid.lnu)[..., -1:] * ratio.astype(np.float32) ** -2
+    return replace(
+        grid,
+        wave=np.concatenate([grid.wave, (last * ratio).astype(np.float32)]),
+        lnu=np.concatenate([grid.lnu, tail], axis=-1),
+    )
 
 
 def _hat_overlap(wave_new: np.ndarray, wave_old: np.ndarray) -> sparse.csr_array:

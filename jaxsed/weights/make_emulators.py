@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -36,10 +37,54 @@ BROAD = (
     "wfc3_ir_f160w jwst_f070w jwst_f090w jwst_f115w jwst_f150w jwst_f200w jwst_f277w jwst_f335m "
     "jwst_f356w jwst_f410m jwst_f444w"
 )
+MATHEWS137 = (
+    "galex_FUV galex_NUV wfc3_uvis_f275w wfc3_uvis_f336w sdss_u0 mayall_mosaic_U_k1001 "
+    "vlt_vimos_U wfc3_uvis_f390w cfht_megacam_us_9301 cfht_megacam_gs_9401 mpgeso_wfi_U38_eso841 "
+    "wfc3_uvis_f555w acs_wfc_f435w acs_wfc_f475w sdss_g0 subaru_suprimecam_B cfht_megacam_rs_9601 "
+    "acs_wfc_f555w wfc3_uvis_f475w mpgeso_wfi_B_eso842 subaru_suprimecam_ia427 keck_lris_g "
+    "subaru_suprimecam_ia445 wfc3_uvis_f606w subaru_suprimecam_ia464 acs_wfc_f606w acs_wfc_f625w "
+    "subaru_suprimecam_ia484 mpgeso_wfi_V_eso843 subaru_suprimecam_ia505 subaru_suprimecam_V "
+    "keck_lris_Rs subaru_suprimecam_ia527 vlt_vimos_R subaru_suprimecam_ia550 sdss_r0 "
+    "subaru_suprimecam_rp subaru_suprimecam_ia574 cfht_megacam_is_9701 mpgeso_wfi_Rc_eso844 "
+    "subaru_suprimecam_ia598 subaru_suprimecam_Rc subaru_suprimecam_ia624 jwst_f070w "
+    "subaru_suprimecam_ia651 sdss_i0 subaru_suprimecam_ia679 cfht_megacam_zs_9801 acs_wfc_f775w "
+    "subaru_suprimecam_ip acs_wfc_f814w subaru_suprimecam_ia709 wfc3_uvis_f814w "
+    "subaru_suprimecam_ia738 mpgeso_wfi_Ic_eso845 subaru_suprimecam_ia767 acs_wfc_f850lp "
+    "subaru_suprimecam_ia797 sdss_z0 jwst_f090w vista_vircam_Z subaru_suprimecam_ia856 hsc_zpp "
+    "subaru_suprimecam_ia827 subaru_suprimecam_zp wfc3_ir_f105w wfc3_ir_f160w wfc3_ir_f110w "
+    "vista_vircam_Y vista_vircam_J hsc_y mayall_newfirm_J1 jwst_f115w vlt_isaac_J "
+    "mayall_newfirm_J2 twomass_J wfc3_ir_f125w ukirt_wfcam_J subaru_moircs_J vista_vircam_Ks "
+    "cfht_wircam_J_8101 mayall_newfirm_J3 wfc3_ir_f140w jwst_f150w jwst_f140m subaru_moircs_H "
+    "twomass_H ukirt_wfcam_H vista_vircam_H mayall_newfirm_H1 cfht_wircam_H_8201 vlt_isaac_H "
+    "jwst_f162m mayall_newfirm_H2 jwst_f182m jwst_f200w subaru_moircs_Ks jwst_f210m ukirt_wfcam_K "
+    "twomass_Ks vlt_isaac_Ks mayall_newfirm_K cfht_wircam_Ks_8302 jwst_f277w jwst_f460m "
+    "jwst_f444w jwst_f480m jwst_f300m jwst_f250m jwst_f356w jwst_f360m jwst_f335m jwst_f410m "
+    "wise_w1 jwst_f430m spitzer_irac_ch1 spitzer_irac_ch2 wise_w2 spitzer_irac_ch3 jwst_f560w "
+    "spitzer_irac_ch4 jwst_f770w jwst_f1000w jwst_f1130w jwst_f1280w jwst_f1500w jwst_f1800w "
+    "jwst_f2100w spitzer_mips_24 jwst_f2550w herschel_pacs_100 herschel_pacs_70 herschel_pacs_160 "
+    "herschel_spire_250 herschel_spire_350 herschel_spire_500 1d3mm"
+)
+"""The bands of Mathews+ (2023), in their order."""
+
+
+class EmulatorSet(NamedTuple):
+    """What an emulator is of."""
+
+    bands: str
+    redshift_range: tuple[float, float]
+    title: str
+    physics: str = "provabgs"
+
+
 SETS = {
-    "sdss": ("sdss_u0 sdss_g0 sdss_r0 sdss_i0 sdss_z0", (0.0, 0.65), "SDSS ugriz, z 0-0.65"),
-    "goodss": (GOODSS, (0.0, 4.0), "CANDELS GOODS-S, 17 bands, z 0-4"),
-    "broad": (BROAD, (0.0, 4.0), "44 bands from the far ultraviolet to IRAC, z 0-4"),
+    "sdss": EmulatorSet(
+        "sdss_u0 sdss_g0 sdss_r0 sdss_i0 sdss_z0", (0.0, 0.65), "SDSS ugriz, z 0-0.65"
+    ),
+    "goodss": EmulatorSet(GOODSS, (0.0, 4.0), "CANDELS GOODS-S, 17 bands, z 0-4"),
+    "broad": EmulatorSet(BROAD, (0.0, 4.0), "44 bands from the far ultraviolet to IRAC, z 0-4"),
+    "mathews137": EmulatorSet(
+        MATHEWS137, (0.0, 3.0), "137 bands from the far ultraviolet to 1.3 mm, z 0-3", "prospector"
+    ),
 }
 SOFTENING = -6.0
 """Softening magnitude of the fluxes at 10 pc of 1e10 Msun: some 15 mag below their light."""
@@ -55,8 +100,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
-    names, redshift_range, title = SETS[options.set]
-    name = f"provabgs_{options.set}"
+    chosen = SETS[options.set]
+    galaxies = family(chosen.physics)
+    name = f"{chosen.physics}_{options.set}"
     output = options.output or Path(__file__).with_name(f"emulator_{name}.h5")
     settings = TrainSettings(
         n_train=options.train,
@@ -67,15 +113,16 @@ def main() -> None:
     )
     emulator, history = train_emulator(
         jax.random.key(options.seed),
-        family("provabgs"),
-        load_ssp(),
-        [load_filter(band) for band in names.split()],
-        redshift_range=redshift_range,
+        galaxies,
+        load_ssp(galaxies.ssp),
+        [load_filter(band) for band in chosen.bands.split()],
+        redshift_range=chosen.redshift_range,
         settings=settings,
         checkpoint=output.with_suffix(".checkpoint"),
     )
     emulator.save(output)
-    output.with_suffix(".md").write_text(model_card(emulator, f"PROVABGS photometry: {title}"))
+    title = f"{chosen.physics} photometry: {chosen.title}"
+    output.with_suffix(".md").write_text(model_card(emulator, title))
     output.with_suffix(".checkpoint").unlink(missing_ok=True)
     print(f"{output}: validation RMSE {history.best_loss:.5f} mag, {history.stopped}")
 

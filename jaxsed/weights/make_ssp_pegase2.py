@@ -1,6 +1,10 @@
-"""Make the shipped PEGASE.2 grid (`ssp_pegase2.h5`) and its model card from the source table.
+"""Make the shipped PEGASE.2 grids and their model cards from the source tables.
 
     python -m jaxsed.weights.make_ssp_pegase2 pegase2_kroupa01_stellar_plus_nebular.npz
+    python -m jaxsed.weights.make_ssp_pegase2 pegase2_kroupa01_stellar.npz --name pegase2_stellar
+
+A source whose lines are zero makes a grid of stars alone, dark below the Lyman limit: their
+ionising light is in the photon rates, for models that light up gas of their own.
 
 The source is the PEGASE.2 table of lightningpy as an npz: wave_A, age_yr, Z,
 lnu_lsun_hz_per_msun_formed [Z, age, wave] (stars and nebular continuum), line_wave_A,
@@ -26,17 +30,29 @@ _IR_STEP = 0.02
 _RANGES = (915, 1000, 2000, 4000, 7000, 1e4, 2.5e4, 5e4, 1e5, 3e5)
 _AGE_RANGES = (0.001, 0.01, 0.1, 1.0, 20.0)
 
+_DARK_BELOW = 912.0
+
+_GAS = (
+    "stars, nebular continuum and lines, no ionising photon escapes (dark below 912 Angstrom);"
+    " surviving mass: living stars, white dwarfs, neutron stars and black holes"
+)
+_STARS = (
+    "stars alone, dark below 912 Angstrom, where gas absorbs everything (the photon rates are "
+    "listed); surviving mass: living stars, white dwarfs, neutron stars and black holes"
+)
 _LABELS = {
-    "name": "pegase2",
     "citation": "Fioc & Rocca-Volmerange 1997, A&A 326, 950; 1999, arXiv:astro-ph/9912179",
     "imf": "Kroupa 2001, 0.1-100 Msun",
     "z_solar": 0.02,
     "resolution": "BaSeL: nodes every 10 Angstrom to 2900, 20 to 1 micron, 100 to 3.2 micron",
-    "notes": (
-        "stars, nebular continuum and lines, no ionising photon escapes (dark below 912 Angstrom);"
-        " surviving mass: living stars, white dwarfs, neutron stars and black holes"
-    ),
 }
+_LINES_NOTE = (
+    "- Lines: 61, with one set of ratios to Hβ for all metallicities and ages (PEGASE.2's "
+    "own simplification: [O III] and [N II] do not follow the metallicity, and multiplets "
+    "such as [S III] 9069, 9532 are one entry). Each is shared between the two nodes that "
+    "bracket it, so that ∫Lν dν and the mean wavelength are those of the line; its rms "
+    "width is at most 0.65 of the local spacing (13 Å at Hα)."
+)
 _UNITS = {
     "log_z": "log10 of the metal mass fraction Z",
     "log_age": "log10(Gyr)",
@@ -59,6 +75,9 @@ def read_source(path: Path) -> dict:
         source = {name: table[name].astype(float) for name in table.files}
     old = source["age_yr"] > 0
     wave, lnu = source["wave_A"], source["lnu_lsun_hz_per_msun_formed"][:, old]
+    gas = bool(np.any(source["line_lum_lsun"] > 0))
+    if not gas:
+        lnu = np.where(wave < _DARK_BELOW, 0.0, lnu)
     # power laws between 10, 20 and 40 micron: a straight line there would be 40 % too bright
     fine = wave <= _LAST_FINE_NODE
     count = int(np.ceil(np.log(_WAVE_MAX / _LAST_FINE_NODE) / _IR_STEP))
@@ -69,6 +88,15 @@ def read_source(path: Path) -> dict:
     share = (np.log(tail) - log_wave[upper - 1]) / np.diff(log_wave)[upper - 1]
     log_tail = (1 - share) * log_lnu[..., upper - 1] + share * log_lnu[..., upper]
     mass = source["mass_stars_alive"] + source["mass_wd"] + source["mass_nsbh"]
+    lines = (
+        {}
+        if not gas
+        else {
+            # PEGASE.2 lists laboratory wavelengths in air, rounded to 1 Angstrom
+            "line_wave": air_to_vacuum(source["line_wave_A"]),
+            "line_lum": source["line_lum_lsun"][:, old],
+        }
+    )
     return {
         "wave": np.concatenate([wave[fine], tail]),
         "continuum": np.concatenate([lnu[..., fine], np.exp(log_tail)], axis=-1),
@@ -76,9 +104,7 @@ def read_source(path: Path) -> dict:
         "log_age": np.log10(source["age_yr"][old] / 1e9),
         "mass_surviving": mass[:, old],
         "log_nlyc": np.log10(np.maximum(source["nlyc_photons_s"][:, old], 10**LOG_NLYC_NONE)),
-        # PEGASE.2 lists laboratory wavelengths in air, rounded to 1 Angstrom
-        "line_wave": air_to_vacuum(source["line_wave_A"]),
-        "line_lum": source["line_lum_lsun"][:, old],
+        **lines,
     }
 
 
@@ -97,15 +123,19 @@ def compress(source: dict, rank: int) -> dict:
     # the coefficients are fitted to the components as stored, after rounding
     stored = (components * scale[:, None]).T
     coefficients = np.linalg.lstsq(stored, (ln_lnu - mean).reshape(-1, mean.size).T, rcond=None)[0]
-    hbeta = source["line_lum"][..., 0]
-    bright = hbeta > 1e-3 * hbeta.max()
-    return {
+    arrays = {
         **{name: source[name] for name in ("log_z", "log_age", "mass_surviving", "log_nlyc")},
         "wave": source["wave"],
         "mean_ln_lnu": mean,
         "components": components,
         "component_scale": scale,
         "coefficients": coefficients.T.reshape(*ln_lnu.shape[:2], rank),
+    }
+    if "line_lum" not in source:
+        return arrays
+    hbeta = source["line_lum"][..., 0]
+    bright = hbeta > 1e-3 * hbeta.max()
+    return arrays | {
         "line_wave": source["line_wave"],
         "line_ratio": np.median(source["line_lum"][bright] / hbeta[bright][:, None], axis=0),
         "hbeta": hbeta,
@@ -114,9 +144,9 @@ def compress(source: dict, rank: int) -> dict:
 
 def reconstruction_table(source: dict, grid: SSPGrid) -> list[str]:
     """Relative error of the compressed grid against the source, lines included, per wavelength."""
-    truth = deposit_lines(
-        source["wave"], source["continuum"], source["line_wave"], source["line_lum"]
-    )
+    truth = source["continuum"]
+    if "line_lum" in source:
+        truth = deposit_lines(source["wave"], truth, source["line_wave"], source["line_lum"])
     lit = truth[0, 0] > 0
     error = np.abs(grid.lnu[..., lit] / truth[..., lit] - 1).reshape(-1, lit.sum())
     wave = source["wave"][lit]
@@ -137,7 +167,7 @@ def reconstruction_table(source: dict, grid: SSPGrid) -> list[str]:
     return rows
 
 
-def line_error(source: dict, grid: SSPGrid, arrays: dict) -> float:
+def line_error(source: dict, arrays: dict) -> float:
     """Largest error of a line luminosity, relative, where the line matters (> 1e-4 of Lbol)."""
     rebuilt = arrays["hbeta"][..., None] * arrays["line_ratio"]
     matters = source["line_lum"] > 1e-4 * source["line_lum"].sum(axis=-1).max()
@@ -177,8 +207,8 @@ def left_out_table(source: dict, error: np.ndarray, statistic) -> list[str]:
 
 
 def model_card(source: dict, grid: SSPGrid, arrays: dict, path: Path, source_path: Path) -> str:
-    """The text of `ssp_pegase2.md`."""
-    rank = arrays["components"].shape[0]
+    """The text of the model card."""
+    rank, gas = arrays["components"].shape[0], "line_lum" in source
     digest = hashlib.sha256(source_path.read_bytes()).hexdigest()
     met_error = left_out(source, axis=0)
     age_error = left_out(source, axis=1)
@@ -195,11 +225,11 @@ def model_card(source: dict, grid: SSPGrid, arrays: dict, path: Path, source_pat
     mass_step = np.abs(grid.mass_surviving - source["mass_surviving"]).max()
     return "\n".join(
         [
-            "# PEGASE.2 simple stellar populations",
+            f"# PEGASE.2 simple stellar populations{'' if gas else ', stars alone'}",
             "",
             f"`{path.name}` ({path.stat().st_size / 1e6:.2f} MB), made by "
             "`python -m jaxsed.weights.make_ssp_pegase2 SOURCE.npz`; load it with "
-            '`jaxsed.sps.ssp.load_ssp("pegase2")`.',
+            f'`jaxsed.sps.ssp.load_ssp("{grid.name}")`.',
             "",
             "## What it is",
             "",
@@ -210,18 +240,14 @@ def model_card(source: dict, grid: SSPGrid, arrays: dict, path: Path, source_pat
             + ", ".join(f"{10**z:g}" for z in source["log_z"])
             + f" (solar 0.02); {source['log_age'].size} ages, 1 Myr to 20 Gyr (age zero dropped; "
             f"nothing younger); {source['wave'].size} wavelengths, 91 Å to 30 µm.",
-            f"- Contents: {_LABELS['notes']}. Ionising photon rates are stored; "
+            f"- Contents: {grid.notes}. Ionising photon rates are stored; "
             f"log_nlyc = {LOG_NLYC_NONE:g} where the source has none.",
             "- Wavelengths are vacuum. The continuum's are the source's own: its absorption "
             "features fall where those of BC03-MILES fall in vacuum (within 0.75 Å, mean 0.0, at "
             "3900–9000 Å and 0.3–1 Gyr), where air wavelengths would be off by 1.1–2.4 Å. Line "
             "wavelengths, which PEGASE.2 lists in air and rounded to 1 Å, are converted above "
             "2000 Å.",
-            "- Lines: 61, with one set of ratios to Hβ for all metallicities and ages (PEGASE.2's "
-            "own simplification: [O III] and [N II] do not follow the metallicity, and multiplets "
-            "such as [S III] 9069, 9532 are one entry). Each is shared between the two nodes that "
-            "bracket it, so that ∫Lν dν and the mean wavelength are those of the line; its rms "
-            "width is at most 0.65 of the local spacing (13 Å at Hα).",
+            *([_LINES_NOTE] if gas else []),
             "- Z = 0.013 and 0.016 are, in the source itself, interpolations between their "
             "neighbours (see the last table).",
             f"- Above 10 µm the source has only 20 and 40 µm: nodes every {_IR_STEP:.0%} were put "
@@ -229,11 +255,10 @@ def model_card(source: dict, grid: SSPGrid, arrays: dict, path: Path, source_pat
             "",
             "## How it is compressed",
             "",
-            f"{rank} principal components of ln Lν (stars and nebular continuum) over all "
-            "metallicities and ages: int16 components, float32 coefficients; Hβ and the line "
-            "ratios apart. Lν is exactly zero below 915 Å, where the source is dark; above, no "
-            f"floor was needed: the faintest value, {faintest:.1e} Lsun/Hz/Msun, is kept to the "
-            "same relative error as the rest.",
+            f"{rank} principal components of ln Lν over all metallicities and ages: int16 "
+            "components, float32 coefficients; lines apart. Lν is exactly zero below 915 Å; "
+            f"above, no floor was needed: the faintest value, {faintest:.1e} Lsun/Hz/Msun, is kept "
+            "to the same relative error as the rest.",
             "",
             "## Measured error of the compression",
             "",
@@ -241,9 +266,12 @@ def model_card(source: dict, grid: SSPGrid, arrays: dict, path: Path, source_pat
             "",
             *reconstruction_table(source, grid),
             "",
-            f"Largest relative error of a line luminosity: {line_error(source, grid, arrays):.3%} "
-            f"(the source keeps 3–4 digits); of the surviving mass: {mass_step:.1e} (the source "
-            "keeps 3 decimals).",
+            *(
+                [f"Largest relative error of a line: {line_error(source, arrays):.3%}."]
+                if gas
+                else []
+            ),
+            f"Largest error of the surviving mass: {mass_step:.1e} (the source keeps 3 decimals).",
             "",
             "## Interpolation error of the grid itself",
             "",
@@ -268,8 +296,8 @@ def model_card(source: dict, grid: SSPGrid, arrays: dict, path: Path, source_pat
             "## Limits",
             "",
             "Z ≥ 0.001; BaSeL resolution; 1 Myr steps below 10 Myr; masses to three decimals; a "
-            "single nebular recipe with no ionisation parameter and no escape of ionising photons. "
-            "Not for spectra at better than about 20 Å, nor for emission-line ratios.",
+            "gas, if any, follows one recipe: no ionisation parameter, no escape of photons. Not "
+            "for spectra at better than about 20 Å, nor for emission-line ratios.",
             "",
         ]
     )
@@ -284,6 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="npz of the PEGASE.2 table")
     parser.add_argument("--rank", type=int, default=120, help="number of principal components")
+    parser.add_argument("--name", default="pegase2", help="of the grid")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="output folder")
     options = parser.parse_args()
     source = read_source(options.source)
@@ -293,9 +322,14 @@ def main() -> None:
         for name, array in arrays.items()
     }
     path = write_arrays(
-        options.folder / "ssp_pegase2.h5",
+        options.folder / f"ssp_{options.name}.h5",
         packed,
-        _LABELS,
+        {
+            "name": options.name,
+            "gas": "included" if "line_lum" in source else "none",
+            "notes": _GAS if "line_lum" in source else _STARS,
+            **_LABELS,
+        },
         encoding="principal components",
         units=_UNITS,
     )
