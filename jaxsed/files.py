@@ -77,6 +77,22 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, 
         raise ValueError(f"{path}: not a readable {kind!r} file ({error})") from error
 
 
+def kind(path: str | Path) -> str:
+    """What a component's file says that it is.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a component's file; the message names it.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["kind"])
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path}: not a component's file ({error})") from error
+
+
 def checksum(path: str | Path) -> str:
     """The SHA-256 that is stored in a component's file, for provenance."""
     with h5py.File(path, "r") as file:

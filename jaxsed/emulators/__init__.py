@@ -2,19 +2,33 @@
 
 `PhotometricEmulator` is called like the physics, `emulator(theta) -> flux [band]`, and may stand
 in for it anywhere. `train_photometric` makes one from simulated pairs, `measure_error` says how
-wrong it is, and `error_report`, `error_table` and `model_card` say it to a reader.
+wrong it is, and `error_report`, `error_table` and `model_card` say it to a reader. `choose_width`
+says which network is enough; a `StitchedEmulator` covers more redshift than one network can.
 
 `SpectrumEmulator` gives rest-frame spectra, `emulator(theta) -> ln L_lambda [wave]`;
-`read_speculator` makes one from published networks.
+`read_speculator` makes one from published networks, `train_spectrum` from simulated pairs.
+`load_spectrum_emulator` gives the shipped `ProvabgsSpectrum` of whole galaxies; how wrong a
+spectrum model is, `spectral_errors` says.
 """
 
 from jaxsed.emulators.errors import ErrorSummary, measure_error
+from jaxsed.emulators.galaxy_spectrum import ProvabgsSpectrum
 from jaxsed.emulators.photometric import EmulatorRecord, FilterCurve, PhotometricEmulator
 from jaxsed.emulators.report import error_report, error_table, model_card
-from jaxsed.emulators.shelf import cache_folder, emulator_files, load_emulator
+from jaxsed.emulators.shelf import (
+    cache_folder,
+    emulator_files,
+    is_photometric,
+    load_emulator,
+    load_spectrum_emulator,
+)
 from jaxsed.emulators.spectral import Resolution, SpectrumEmulator
+from jaxsed.emulators.spectral_errors import SpectrumErrors, spectral_errors
 from jaxsed.emulators.speculator import read_speculator
+from jaxsed.emulators.stitched import StitchedEmulator
 from jaxsed.emulators.train import EmulatorTarget, TrainSettings, train_photometric
+from jaxsed.emulators.train_spectral import SpectrumSettings, SpectrumTarget, train_spectrum
+from jaxsed.emulators.train_stitched import train_stitched
 from jaxsed.emulators.widths import choose_width
 
 __all__ = [
@@ -23,17 +37,27 @@ __all__ = [
     "ErrorSummary",
     "FilterCurve",
     "PhotometricEmulator",
+    "ProvabgsSpectrum",
     "Resolution",
     "SpectrumEmulator",
+    "SpectrumErrors",
+    "SpectrumSettings",
+    "SpectrumTarget",
+    "StitchedEmulator",
     "TrainSettings",
     "cache_folder",
     "choose_width",
     "emulator_files",
     "error_report",
     "error_table",
+    "is_photometric",
     "load_emulator",
+    "load_spectrum_emulator",
     "measure_error",
     "model_card",
     "read_speculator",
+    "spectral_errors",
     "train_photometric",
+    "train_spectrum",
+    "train_stitched",
 ]

@@ -5,6 +5,7 @@ normal one, so the intervals are stated beside the standard deviation.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 from jax.scipy.special import ndtr
+from jax.typing import ArrayLike
 
 from jaxsed.magnitudes import from_arsinh, softening_flux, to_arsinh
 
@@ -88,6 +90,36 @@ class ErrorSummary:
         both = used.astype(float).T @ used.astype(float)
         covariance = np.where(both > 1, centred.T @ centred / np.maximum(both, 1), np.nan)
         parts = (mean, sigma, percentiles, absolute, covariance, used.mean(0))
+        return cls(*(jnp.asarray(part, float) for part in parts))
+
+    @classmethod
+    def pooled(cls, summaries: Sequence["ErrorSummary"], weights: ArrayLike) -> "ErrorSummary":
+        """Of a mixture of pairs, a share `weights` [summary] of them from each.
+
+        Moments are the mixture's; percentiles are the widest of any, which bound the mixture's.
+        """
+        share = np.asarray(weights, float) / np.sum(weights)
+        mean, covariance, fraction, percentiles, absolute = (
+            np.stack([np.asarray(getattr(s, name), float) for s in summaries])
+            for name in ("mean", "covariance", "fraction", "percentiles", "absolute")
+        )
+        used = share[:, None] * fraction  # a band without light in one has the others' errors
+        used = np.where(np.isfinite(mean) & (used > 0), used, 0.0)
+        total = used.sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            middle = np.nansum(used * mean, 0) / total
+            both = np.sqrt(used[:, :, None] * used[:, None, :])
+            gap = mean - middle
+            moments = covariance + gap[:, :, None] * gap[:, None, :]
+            pooled = np.nansum(both * moments, 0) / both.sum(0)
+        half = len(SIGMA_LEVELS) // 2
+        outer = np.concatenate(
+            [np.fmin.reduce(percentiles[..., :half]), np.fmax.reduce(percentiles[..., half:])], -1
+        )
+        parts = (
+            middle, np.sqrt(np.diag(pooled)), outer, np.fmax.reduce(absolute), pooled,
+            np.sum(share[:, None] * fraction, 0),
+        )  # fmt: skip
         return cls(*(jnp.asarray(part, float) for part in parts))
 
     def select(self, index: np.ndarray) -> "ErrorSummary":

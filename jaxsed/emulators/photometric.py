@@ -36,7 +36,7 @@ Theta = Any  # a NamedTuple with the fields `log_mass_formed`, `redshift` and th
 REFERENCE_LOG_MASS = 10.0
 """log10 of the mass formed [Msun] that F10 is of."""
 
-_KIND = "jaxsed photometric emulator"
+KIND = "jaxsed photometric emulator"
 _ARRAYS = ("feature_shift", "feature_scale", "output_mean", "box_low", "box_high")
 _UNITS = {
     "output": "arsinh magnitudes of F10, the AB flux in maggies of 10^10 Msun formed at 10 pc",
@@ -255,8 +255,13 @@ class PhotometricEmulator:
             return None
         return self.band_names[int(np.argmin(differences))]
 
-    def save(self, path: str | Path) -> None:
-        """Write to an HDF5 file, with names, units, ranges, errors and a checksum."""
+    @property
+    def multiplications(self) -> int:
+        """Of one evaluation: the weights of the network."""
+        return sum(int(np.size(layer[0])) for layer in self.layers)
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Named arrays and attributes (JSON types) that `from_arrays` reads."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         for i, layer in enumerate(self.layers):
             arrays |= {f"layers/{i}/{j}": part for j, part in enumerate(layer)}
@@ -265,7 +270,7 @@ class PhotometricEmulator:
         for i, curve in enumerate(self.record.curves):
             arrays |= {f"curves/{i}/{k}": v for k, v in curve._asdict().items()}
         record = {k: v for k, v in vars(self.record).items() if k != "curves"}
-        attributes = {
+        return arrays, {
             "feature_names": self.feature_names,
             "band_names": self.band_names,
             "mu_0": self.mu_0,
@@ -275,7 +280,51 @@ class PhotometricEmulator:
             "record": record,
             "units": _UNITS,
         }
-        files.write(path, _KIND, arrays, attributes)
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+    ) -> "PhotometricEmulator":
+        """Inverse of `to_arrays`; KeyError, TypeError, ValueError or IndexError if it is not."""
+        record = attributes["record"]
+        n_bands, n_layers = len(attributes["band_names"]), len(attributes["sizes"]) - 1
+        curves = tuple(
+            FilterCurve(arrays[f"curves/{i}/wave"], arrays[f"curves/{i}/transmission"])
+            for i in range(n_bands if "curves/0/wave" in arrays else 0)
+        )
+        record = EmulatorRecord(
+            record["physics"], record["ssp"], curves, record["training"],
+            tuple(record["citations"]),
+        )  # fmt: skip
+        layers = tuple(
+            tuple(
+                jnp.asarray(arrays[name], float)
+                for j in range(len(arrays))
+                if (name := f"layers/{i}/{j}") in arrays
+            )
+            for i in range(n_layers)
+        )
+        emulator = cls.create(
+            layers,
+            (arrays["feature_shift"], arrays["feature_scale"], arrays["output_mean"]),
+            (attributes["feature_names"], attributes["band_names"]),
+            box=(arrays["box_low"], arrays["box_high"]),
+            mu_0=attributes["mu_0"],
+            cosmology=Cosmology(**attributes["cosmology"]),
+            activation=attributes["activation"],
+            record=record,
+        )
+        error, error_ab = (
+            ErrorSummary(
+                **{k: jnp.asarray(arrays[f"{name}/{k}"], float) for k in vars(emulator.error)}
+            )
+            for name in ("error", "error_ab")
+        )
+        return dataclasses.replace(emulator, error=error, error_ab=error_ab)
+
+    def save(self, path: str | Path) -> None:
+        """Write to an HDF5 file, with names, units, ranges, errors and a checksum."""
+        files.write(path, KIND, *self.to_arrays())
 
     @classmethod
     def load(cls, path: str | Path) -> "PhotometricEmulator":
@@ -285,45 +334,11 @@ class PhotometricEmulator:
             FileNotFoundError: no such file.
             ValueError: not an emulator's file, or a damaged one; the message names the file.
         """
-        arrays, attributes = files.read(path, _KIND)
+        arrays, attributes = files.read(path, KIND)
         try:
-            record = attributes["record"]
-            n_bands, n_layers = len(attributes["band_names"]), len(attributes["sizes"]) - 1
-            curves = tuple(
-                FilterCurve(arrays[f"curves/{i}/wave"], arrays[f"curves/{i}/transmission"])
-                for i in range(n_bands if "curves/0/wave" in arrays else 0)
-            )
-            record = EmulatorRecord(
-                record["physics"], record["ssp"], curves, record["training"],
-                tuple(record["citations"]),
-            )  # fmt: skip
-            layers = tuple(
-                tuple(
-                    jnp.asarray(arrays[name], float)
-                    for j in range(len(arrays))
-                    if (name := f"layers/{i}/{j}") in arrays
-                )
-                for i in range(n_layers)
-            )
-            emulator = cls.create(
-                layers,
-                (arrays["feature_shift"], arrays["feature_scale"], arrays["output_mean"]),
-                (attributes["feature_names"], attributes["band_names"]),
-                box=(arrays["box_low"], arrays["box_high"]),
-                mu_0=attributes["mu_0"],
-                cosmology=Cosmology(**attributes["cosmology"]),
-                activation=attributes["activation"],
-                record=record,
-            )
-            error, error_ab = (
-                ErrorSummary(
-                    **{k: jnp.asarray(arrays[f"{name}/{k}"], float) for k in vars(emulator.error)}
-                )
-                for name in ("error", "error_ab")
-            )
+            return cls.from_arrays(arrays, attributes)
         except (KeyError, TypeError, ValueError, IndexError) as problem:
             raise ValueError(f"{path}: not a complete emulator ({problem})") from problem
-        return dataclasses.replace(emulator, error=error, error_ab=error_ab)
 
 
 def curve_difference(a: FilterCurve, b: FilterCurve) -> float:

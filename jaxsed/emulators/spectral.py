@@ -32,7 +32,7 @@ LN_LSUN_PER_ANGSTROM = "ln(Lsun / Angstrom per Msun formed)"
 LN_MAGGIES_10PC = "ln(AB maggies at 10 pc per Msun formed)"
 """Unit of the published Prospector-alpha networks (inferred from their values)."""
 
-_KIND = "jaxsed spectrum emulator"
+KIND = "jaxsed spectrum emulator"
 # A theta on the edge of the box may round to just outside it.
 _BOX_SLACK = 1e-5
 
@@ -342,7 +342,7 @@ class SpectrumEmulator:
 
     def save(self, path: str | Path) -> None:
         """Write to an HDF5 file, with names, units, range and a checksum."""
-        files.write(path, _KIND, *self.to_arrays())
+        files.write(path, KIND, *self.to_arrays())
 
     @classmethod
     def load(cls, path: str | Path) -> "SpectrumEmulator":
@@ -352,7 +352,7 @@ class SpectrumEmulator:
             FileNotFoundError: no such file.
             ValueError: not such a file, or a damaged one; the message names the file.
         """
-        arrays, attributes = files.read(path, _KIND)
+        arrays, attributes = files.read(path, KIND)
         try:
             return cls.from_arrays(arrays, attributes)
         except (KeyError, TypeError, ValueError, IndexError) as problem:

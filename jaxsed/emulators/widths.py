@@ -90,7 +90,7 @@ def choose_width(
         )
         for width in widths
     }
-    done = {width: _finished(folder, key, run) for width, run in runs.items()}
+    done = {width: finished(_file(folder, width), key, run) for width, run in runs.items()}
     data = None
     results = []
     for width, run in runs.items():
@@ -99,15 +99,16 @@ def choose_width(
             if data is None:
                 # on the device once, so that the trainings share one copy
                 data = jax.tree.map(jnp.asarray, scaled(pairs.train, scaling, settings.mu_0))
-            checkpoint = None if folder is None else folder / f"width_{width}.checkpoint"
+            file = _file(folder, width)
+            checkpoint = None if file is None else file.with_suffix(".checkpoint")
             emulator, _ = train_on(
                 key, data, target, scaling,
                 settings=run, checkpoint=checkpoint, progress=progress,
                 notes={"simulations_not_finite": pairs.train.n_invalid},
             )  # fmt: skip
             emulator = measure_error(emulator, pairs.test.features, pairs.test.f10)
-            if folder is not None and checkpoint is not None:
-                emulator.save(_file(folder, width))
+            if file is not None and checkpoint is not None:
+                emulator.save(file)
                 checkpoint.unlink(missing_ok=True)
         results.append(width_result(emulator, pairs.test.features, survey))
     return judge(target, tuple(results), survey, max_correlation)
@@ -170,15 +171,19 @@ def _checked(widths, settings, target, sigma_survey, error_floor):
     return widths, survey
 
 
-def _file(folder: Path, width: int) -> Path:
-    return folder / f"width_{width}.h5"
+def _file(folder: Path | None, width: int) -> Path | None:
+    return None if folder is None else folder / f"width_{width}.h5"
 
 
-def _finished(folder, key, settings) -> PhotometricEmulator | None:
-    """The emulator of this width that an earlier call left, or None."""
-    if folder is None or not _file(folder, settings.width).exists():
+def finished(file: Path | None, key: Array, settings: TrainSettings) -> PhotometricEmulator | None:
+    """The emulator in a file that an earlier call of the same run left, or None.
+
+    Raises:
+        ValueError: it is of another key, or of other settings but for those of the optimiser.
+    """
+    if file is None or not file.exists():
         return None
-    emulator = PhotometricEmulator.load(_file(folder, settings.width))
+    emulator = PhotometricEmulator.load(file)
     training = emulator.record.training
 
     def named(settings):
@@ -187,7 +192,7 @@ def _finished(folder, key, settings) -> PhotometricEmulator | None:
     same_settings = named(training["settings"]) == named(dataclasses.asdict(settings))
     if not same_settings or training["seed"] != np.asarray(jax.random.key_data(key)).tolist():
         raise ValueError(
-            f"{_file(folder, settings.width)} is of a run with another key or settings: "
+            f"{file} is of a run with another key or settings: "
             "use another folder, or remove the file"
         )
     return emulator
