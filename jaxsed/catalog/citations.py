@@ -64,6 +64,19 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "MNRAS, 362, 41",
         ),
     ),
+    "prospector": (
+        "Prospector-like physics: priors; gas, dust emission and active nucleus",
+        (
+            "Leja, J., Johnson, B. D., Conroy, C., van Dokkum, P. G., & Byler, N. 2017, ApJ, 837, "
+            "170",
+            "Leja, J., Carnall, A. C., Johnson, B. D., et al. 2019, ApJ, 876, 3",
+            "Gallazzi, A., Charlot, S., Brinchmann, J., White, S. D. M., & Tremonti, C. A. 2005, "
+            "MNRAS, 362, 41",
+            "Byler, N., Dalcanton, J. J., Conroy, C., & Johnson, B. D. 2017, ApJ, 840, 44",
+            "Draine, B. T., & Li, A. 2007, ApJ, 657, 810",
+            "Nenkova, M., Sirocky, M. M., Nikutta, R., et al. 2008, ApJ, 685, 160",
+        ),
+    ),
     "diagnostics": (
         "convergence diagnostics",
         (
@@ -93,7 +106,8 @@ def components(config: Config | None = None, *, predictor: str | None = None) ->
     if config is None:
         return list(CITATIONS)
     model = config.model
-    used = {model.physics, model.ssp, "dust", model.igm, model.cosmology, config.sampler.method}
+    grid = model.grid.removesuffix("_stellar")
+    used = {model.physics, grid, "dust", model.igm, model.cosmology, config.sampler.method}
     used |= {"diagnostics", "software"}
     if predictor != "physics":
         used.add("emulator")

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxsed.catalog.errors import JaxsedError, nearest
+from jaxsed.sps.models import FAMILIES
 
 FLUX_UNITS = ("ABmag", "maggies", "nanomaggies", "uJy", "mJy", "Jy")
 WAVE_UNITS = ("AA", "nm", "um")
-PHYSICS = ("provabgs", "continuity")
+PHYSICS = tuple(FAMILIES)
 PREDICTORS = ("auto", "emulator", "physics")
 IGM = ("inoue2014", "madau1995")
 COSMOLOGIES = ("planck15", "planck13", "wmap9")
@@ -168,10 +169,21 @@ class ModelConfig:
     physics: str = _key(_one_of(*PHYSICS), "provabgs")
     predictor: str = _key(_one_of(*PREDICTORS), "auto")
     emulator: str | None = _key(_text, None)  # path to a trained emulator
-    ssp: str = _key(_text, "pegase2")  # a shipped grid, or a path
-    birth_cloud_age: float = _key(_birth_cloud_age, 0.1)  # Gyr
+    ssp: str | None = _key(_text, None)  # a shipped grid, or a path; default: that of the physics
+    birth_cloud_age: float | None = _key(_birth_cloud_age, None)  # Gyr; default: the physics' own
     igm: str = _key(_one_of(*IGM), "inoue2014")
     cosmology: str = _key(_one_of(*COSMOLOGIES), "planck15")
+
+    @property
+    def grid(self) -> str:
+        """The SSP grid that is used: a shipped one, or a path."""
+        return self.ssp or FAMILIES[self.physics].ssp
+
+    @property
+    def standard_clouds(self) -> bool:
+        """Whether birth clouds live as long as the physics has it."""
+        own = FAMILIES[self.physics].birth_cloud_age
+        return self.birth_cloud_age is None or self.birth_cloud_age == own
 
 
 @dataclass(frozen=True, kw_only=True)

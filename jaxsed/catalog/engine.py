@@ -26,7 +26,7 @@ FREE_REDSHIFT = (0.01, 4.0)
 """Prior of a free redshift, uniform, where the configuration has none."""
 
 STARLIGHT_LIMIT = 25_000.0
-"""Rest-frame wavelength in Å beyond which bands are left out: these models have stars and gas but
+"""Rest-frame wavelength in Å beyond which bands are left out for models that have stars and gas but
 no dust emission, which takes over there and would pass for old stars."""
 
 OUTSIDE_SHARE = 0.01
@@ -140,6 +140,8 @@ class Engine:
 
     def _modelled(self, observations: Observations) -> np.ndarray:
         """[galaxy, band] whether the model has all the light that the band would see."""
+        if self.family.emits:
+            return np.broadcast_to(self.predictor.reachable, observations.kind.shape)
         z = observations.redshift
         if self.free_redshift:
             z = np.full(len(z), (self.config.catalog.redshift_prior or FREE_REDSHIFT)[0])

@@ -27,7 +27,7 @@ BUDGET = 0.75
 """An emulator is within budget if its error in every band is below this share of the error floor;
 the likelihood counts the error that is left (Mathews+ 2023: smaller than the observations)."""
 
-TRAINED_WITH = {"birth_cloud_age": 0.1, "igm": "inoue2014", "cosmology": "planck15"}
+TRAINED_WITH = {"igm": "inoue2014", "cosmology": "planck15"}
 """The settings that shipped emulators were trained with; others need the physics."""
 
 
@@ -55,7 +55,7 @@ def load_grid(config: Config) -> SSPGrid:
 
     Raises JaxsedError for a file that is not there or cannot be read.
     """
-    name = config.model.ssp
+    name = config.model.grid
     path = config.find_file(name)
     try:
         return read_ssp(path) if path is not None else load_ssp(name)
@@ -90,7 +90,8 @@ def find_emulator(
 
 def _unusual(config: Config) -> list[str]:
     """The settings in which a configuration differs from those emulators are trained with."""
-    return [key for key, value in TRAINED_WITH.items() if getattr(config.model, key) != value]
+    changed = [key for key, value in TRAINED_WITH.items() if getattr(config.model, key) != value]
+    return changed if config.model.standard_clouds else ["birth_cloud_age", *changed]
 
 
 def _matched(emulator, filters, redshift, config, *, strict):
