@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from jaxsed.catalog import train
+from jaxsed.catalog.config import parse_config
+from jaxsed.catalog.engine import make_engine
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.run import fit_catalog
+from jaxsed.catalog.tables import read_catalog
+from jaxsed.sps.photometry import load_filter
 
 BANDS = {"blue": (4000, 5200), "green": (5000, 6400), "red": (6300, 7800), "far": (7700, 9500)}
 
@@ -68,3 +72,25 @@ def test_train_makes_an_emulator_once(inputs, monkeypatch):
         first.summary("log_mass_surviving"), second.summary("log_mass_surviving")
     )
     assert np.all(np.isfinite(first.summary("log_mass_surviving")))
+
+
+@pytest.mark.parametrize(
+    ("physics", "used"), [("provabgs", [True, True, False]), ("prospector", [True, True, True])]
+)
+def test_dust_emission_is_left_out_of_models_that_lack_it(tmp_path, physics, used):
+    """A band at 12 micron at rest: dropped, and said so, unless the model's dust shines."""
+    names = ("sdss_r0", "twomass_Ks", "wise_w3")
+    bands = "".join(f'[[band]]\nflux = "{n}"\nerror = "e{n}"\nfilter = "{n}"\n' for n in names)
+    config = parse_config(
+        '[catalog]\nid = "id"\nredshift = "z"\nflux_unit = "uJy"\n'
+        f'{bands}[model]\nphysics = "{physics}"\npredictor = "physics"\n'
+    )
+    columns = ["id", "z", *(k for n in names for k in (n, f"e{n}"))]
+    catalog = tmp_path / "catalog.csv"
+    catalog.write_text(",".join(columns) + "\n1,0.05,5,1,5,1,5,1\n")
+    observations = read_catalog(catalog, config)
+    lines = []
+    engine = make_engine(config, [load_filter(n) for n in names], report=lines.append)
+    engine.prepare(observations.redshift)
+    assert engine.modelled(observations)[0].tolist() == used
+    assert any("dust emission is not modelled" in line for line in lines) == (not all(used))

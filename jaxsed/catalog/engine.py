@@ -101,7 +101,7 @@ class Engine:
         if self._predictor is None:
             self.prepare(observations.redshift)
         predictor = self.predictor
-        modelled = self._modelled(observations)
+        modelled = self.modelled(observations)
         kind = np.where(modelled, observations.kind, 0)[:, predictor.reachable]
         flux = observations.flux[:, predictor.reachable]
         error = observations.error[:, predictor.reachable]
@@ -138,7 +138,7 @@ class Engine:
             per_galaxy={"sfh_age": self._sfh_age(len(ids))},
         )
 
-    def _modelled(self, observations: Observations) -> np.ndarray:
+    def modelled(self, observations: Observations) -> np.ndarray:
         """[galaxy, band] whether the model has all the light that the band would see."""
         if self.family.emits:
             return np.broadcast_to(self.predictor.reachable, observations.kind.shape)
