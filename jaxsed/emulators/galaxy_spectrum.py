@@ -34,7 +34,7 @@ SMOOTH_INPUTS = (
 BURST_INPUTS = ("log10_t_burst", "log10_gamma1", "log10_gamma2", "age")
 """Features of `Burst` that the network of the burst takes."""
 
-_KIND = "jaxsed PROVABGS spectrum emulator"
+KIND = "jaxsed PROVABGS spectrum emulator"
 
 
 class Smooth(NamedTuple):
@@ -158,7 +158,7 @@ class ProvabgsSpectrum:
             arrays |= {f"{name}/{k}": v for k, v in own.items()}
         for name in ("screen", "errors"):
             arrays |= {f"{name}/{k}": v for k, v in vars(getattr(self, name)).items()}
-        files.write(path, _KIND, arrays, attributes)
+        files.write(path, KIND, arrays, attributes)
 
     @classmethod
     def load(cls, path: str | Path) -> "ProvabgsSpectrum":
@@ -168,7 +168,7 @@ class ProvabgsSpectrum:
             FileNotFoundError: no such file.
             ValueError: not such a file, or a damaged one; the message names the file.
         """
-        arrays, attributes = files.read(path, _KIND)
+        arrays, attributes = files.read(path, KIND)
         try:
             parts = {
                 name: {

@@ -15,7 +15,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.cosmology import PLANCK13, Cosmology, age
-from jaxsed.emulators.spectral import Resolution, SpectralGrid, SpectrumEmulator, spectral_grid
+from jaxsed.emulators.spectral import (
+    Resolution,
+    SpectralGrid,
+    SpectrumEmulator,
+    nodes_resolution,
+    spectral_grid,
+)
 from jaxsed.params import LN10, sticks
 
 MILES_FWHM = 2.54
@@ -62,7 +68,7 @@ def published_resolution(wave: ArrayLike) -> Resolution:
     wave = np.asarray(wave, float)
     inside = (wave >= MILES_RANGE[0]) & (wave < MILES_RANGE[1])
     return Resolution(
-        np.where(inside, MILES_FWHM, 2.0 * np.gradient(wave)),
+        np.where(inside, MILES_FWHM, nodes_resolution(wave).fwhm),
         "MILES (2.54 Angstrom) from 3600 to 7410 Angstrom, BaSeL (two nodes) elsewhere",
     )
 

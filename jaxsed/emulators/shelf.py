@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsed import files
-from jaxsed.emulators import photometric, spectral, stitched
+from jaxsed.emulators import galaxy_spectrum, photometric, spectral, stitched
 from jaxsed.emulators.galaxy_spectrum import ProvabgsSpectrum
 
 PREFIX = "emulator_"
@@ -18,6 +18,7 @@ _CLASSES: dict[str, Any] = {
     photometric.KIND: photometric.PhotometricEmulator,
     stitched.KIND: stitched.StitchedEmulator,
     spectral.KIND: spectral.SpectrumEmulator,
+    galaxy_spectrum.KIND: galaxy_spectrum.ProvabgsSpectrum,
 }
 
 
@@ -44,7 +45,8 @@ def is_photometric(path: str | Path) -> bool:
 def load_emulator(name: str | Path) -> Any:
     """An emulator by name (such as ``provabgs_sdss`` or one in the user's cache), or from a file.
 
-    Its class is that of the file: `PhotometricEmulator`, `StitchedEmulator`, `SpectrumEmulator`.
+    Its class is that of the file: `PhotometricEmulator`, `StitchedEmulator`, `SpectrumEmulator`
+    or `ProvabgsSpectrum`.
 
     Raises ValueError for an unknown name, with those there are, and for a file that is no emulator.
     """

@@ -33,6 +33,7 @@ LN_MAGGIES_10PC = "ln(AB maggies at 10 pc per Msun formed)"
 """Unit of the published Prospector-alpha networks (inferred from their values)."""
 
 KIND = "jaxsed spectrum emulator"
+_NEARBY = 4  # nodes on either side
 # A theta on the edge of the box may round to just outside it.
 _BOX_SLACK = 1e-5
 
@@ -47,9 +48,13 @@ class Resolution(NamedTuple):
 
 
 def nodes_resolution(wave: ArrayLike, text: str = "") -> Resolution:
-    """The resolution of a grid whose spectra are known no better than its nodes: two steps."""
-    fwhm = 2.0 * np.gradient(np.asarray(wave, float))
-    return Resolution(fwhm, text or "two steps of the wavelength grid")
+    """The resolution of a grid whose spectra are known no better than its nodes: two steps.
+
+    The widest step nearby counts: nodes are added around lines, which sharpens nothing.
+    """
+    step = np.pad(np.gradient(np.asarray(wave, float)), _NEARBY, mode="edge")
+    widest = np.lib.stride_tricks.sliding_window_view(step, 2 * _NEARBY + 1).max(1)
+    return Resolution(2.0 * widest, text or "two steps of the wavelength grid")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
