@@ -270,6 +270,15 @@ def stack_global(module, name):
         (p_call(p_global("_codecs", "encode"), p_text("x"), p_text("zip")), "encoding 'zip'"),
         (p_global("numpy", "dtype"), "a value of type"),
         (p_list(p_list(p_list(p_list(p_list(p_list()))))), "nested deeper"),
+        # 300 times the same list of 300 times the same list
+        (
+            p_list(p_int(1))
+            + b"q\x00"
+            + p_list(b"h\x00" * 300)
+            + b"q\x01"
+            + p_list(b"h\x01" * 300),
+            "more than 10000 values",
+        ),
     ],
 )
 def test_whatever_arrays_do_not_need_is_refused(tmp_path, body, complaint):

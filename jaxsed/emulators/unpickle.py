@@ -2,12 +2,13 @@
 
 A pickle is a program. This one is looked through before it runs, and what it may then call is
 not numpy but a few stand-ins that record plain arrays: no class or function of any module is ever
-handed to it. What is left is lists, tuples, dictionaries, numbers, text and arrays of numbers.
+handed to it. What is left is lists, tuples, numbers, text and arrays of numbers.
 """
 
+import io
 import pickle
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ MAX_BYTES = 2**29
 """Largest file that is read."""
 
 _PLAIN_KINDS = "biuf"
+_MAX_DEPTH, _MAX_ITEMS = 4, 10_000  # of lists in lists; a list may hold itself many times over
 
 # Opcodes that make objects other than by a global that is looked up in `_STAND_INS`.
 _REFUSED = {
@@ -39,9 +41,10 @@ def read_arrays(path: str | Path) -> Any:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: larger than {MAX_BYTES} bytes, which is no emulator")
     try:
-        _check(path)
-        with path.open("rb") as file:
-            return _plain(_ArrayUnpickler(file, encoding="latin1").load())
+        data = path.read_bytes()
+        _check(data)
+        content = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+        return _plain(content, iter(range(_MAX_ITEMS)))
     except _Refused as problem:
         raise ValueError(
             f"{path}: refused: {problem}. Only pickles of plain numpy arrays are read; convert "
@@ -58,9 +61,8 @@ class _Refused(Exception):
     """The pickle asks for something that arrays do not need."""
 
 
-def _check(path: Path) -> None:
+def _check(data: bytes) -> None:
     """Go through the opcodes without running any."""
-    data = path.read_bytes()
     for opcode, argument, position in pickletools.genops(data):
         if opcode.name in _REFUSED:
             raise _Refused(f"opcode {opcode.name} at byte {position}")
@@ -179,12 +181,14 @@ def _stand_in(module: str, name: str) -> _StandIn:
         raise _Refused(f"global {module}.{name}") from None
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def _plain(value: Any, left: Iterator[int], depth: int = 0) -> Any:
     """The value with arrays for their stand-ins."""
-    if depth > 4:
+    if depth > _MAX_DEPTH:
         raise _Refused("lists nested deeper than an emulator's")
+    if next(left, None) is None:
+        raise _Refused(f"more than {_MAX_ITEMS} values")
     if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value]
+        return [_plain(item, left, depth + 1) for item in value]
     if isinstance(value, _Array) and value.values is not None:
         return value.values
     if value is None or isinstance(value, bool | int | float | str):
