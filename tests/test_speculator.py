@@ -181,6 +181,18 @@ def test_old_text_pickle_of_a_scalar_and_bytes(tmp_path):
     assert read_arrays(path) == [np.float32(1.5)]
 
 
+def test_protocol_five_keeps_arrays_in_byte_arrays(tmp_path):
+    raw = np.arange(6, dtype="<f8").tobytes()
+    array = p_call(
+        p_global("numpy._core.numeric", "_frombuffer"),
+        b"\x96" + struct.pack("<Q", len(raw)) + raw,
+        p_dtype("f8"), p_tuple(p_int(2), p_int(3)), p_text("F"),
+    )  # fmt: skip
+    path = tmp_path / "five.pkl"
+    path.write_bytes(pickled(p_list(array), 5))
+    np.testing.assert_array_equal(read_arrays(path)[0], np.arange(6.0).reshape(2, 3, order="F"))
+
+
 def test_windows_are_joined_in_order_of_wavelength(tmp_path):
     blue, red = network(1, low=3000.0), network(2, low=3500.0)
     paths = [npz_of(tmp_path / "red.npz", red), npz_of(tmp_path / "blue.npz", blue)]

@@ -23,7 +23,7 @@ _MAX_DEPTH, _MAX_ITEMS = 4, 10_000  # of lists in lists; a list may hold itself 
 # Opcodes that make objects other than by a global that is looked up in `_STAND_INS`.
 _REFUSED = {
     "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX",
-    "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER",
+    "NEXT_BUFFER", "READONLY_BUFFER",
 }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ class _Array:
 def _decode(raw: Any, dtype: Any, shape: Any, fortran: bool = False) -> np.ndarray:
     if isinstance(raw, str):  # of a pickle that Python 2 wrote
         raw = raw.encode("latin1")
-    if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes):
+    if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes | bytearray):
         raise _Refused("an array that is not raw bytes of a plain dtype")
     if isinstance(shape, int):
         shape = (shape,)
