@@ -11,14 +11,17 @@ __version__ = "0.1.0"
 # public name -> the module that defines it
 _PUBLIC = {
     "PhotometricEmulator": "jaxsed.emulators",
+    "SpectrumEmulator": "jaxsed.emulators",
     "Problem": "jaxsed.problem",
     "fit_catalog": "jaxsed.catalog.run",
     "galaxy_model": "jaxsed.sps.sed",
     "load_emulator": "jaxsed.emulators",
     "load_filter": "jaxsed.sps.photometry",
     "load_results": "jaxsed.catalog.results",
+    "load_spectrum_emulator": "jaxsed.emulators",
     "load_ssp": "jaxsed.sps.ssp",
     "photometry": "jaxsed.problem",
+    "read_speculator": "jaxsed.emulators",
     "sample": "jaxsed.infer",
 }
 
