@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 # public name -> the module that defines it
 _PUBLIC = {
     "PhotometricEmulator": "jaxsed.emulators",
-    "SpectrumEmulator": "jaxsed.emulators",
     "Problem": "jaxsed.problem",
+    "SpectrumEmulator": "jaxsed.emulators",
     "fit_catalog": "jaxsed.catalog.run",
     "galaxy_model": "jaxsed.sps.sed",
     "load_emulator": "jaxsed.emulators",
