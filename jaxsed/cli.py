@@ -192,6 +192,53 @@ def train(
     Console().print(error_table(emulator))
 
 
+@app.command()
+def validate(
+    emulator: Annotated[Path, typer.Argument(help="HDF5 of an emulator")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder: tables and pictures")],
+    pairs: Annotated[
+        int | None, typer.Option(help="galaxies that errors are measured on", min=100)
+    ] = None,
+    gradients: Annotated[int, typer.Option(help="galaxies whose derivatives are compared")] = 200,
+    posteriors: Annotated[
+        int, typer.Option(help="mock galaxies whose posteriors are compared with the physics'")
+    ] = 0,
+    survey: Annotated[
+        Path | None, typer.Option(help="table of bands and a survey's uncertainties in mag")
+    ] = None,
+    error_floor: Annotated[
+        float, typer.Option(help="relative uncertainty, without a table")
+    ] = 0.05,
+    ssp: Annotated[Path | None, typer.Option(help="SSP grid, if it is not a shipped one")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Measure an emulator's errors on fresh simulations: tables and pictures of where it is bad."""
+    prepare_process()
+    from rich.console import Console
+
+    from jaxsed import plots
+    from jaxsed.catalog.validate import Request, validate_file
+
+    request = Request(
+        pairs=pairs,
+        gradients=gradients,
+        posteriors=posteriors,
+        survey=survey,
+        error_floor=error_floor,
+        ssp=ssp,
+        seed=seed,
+    )
+    outcome = validate_file(emulator, output, request)
+    if outcome.photometry is not None:
+        figures = plots.validation_figures(outcome.photometry, outcome.posteriors)
+    else:
+        figures = plots.spectrum_figures(outcome.spectrum)
+    for name, figure in figures.items():
+        figure.savefig(output / f"{name}.png")
+    Console(highlight=False).print(outcome.view)
+    typer.echo(f"{len(outcome.paths)} tables and {len(figures)} pictures in {output}")
+
+
 def _print_summary(results: Results, table: Path | None) -> None:
     import numpy as np
     from rich.console import Console
@@ -338,26 +385,35 @@ def cite(
 
 @app.command()
 def info() -> None:
-    """List the shipped components: what each is, its size, its checksum and its source."""
+    """List the shipped emulators with their errors, and the other components with their sources."""
+    prepare_process()
     from importlib.resources import as_file, files
 
     import h5py
     from rich.console import Console
     from rich.table import Table
 
-    view = Table("file", "what", "MB", "checksum", "source")
+    from jaxsed.emulators.summary import Summary, summary
+
+    emulators = Table("name", *(name.replace("_", " ") for name in Summary._fields[1:-1]), "MB")
+    others = Table("file", "what", "MB", "checksum", "source")
     with as_file(files("jaxsed") / "weights") as folder:
         for path in sorted(folder.glob("*.h5")):
             try:
                 with h5py.File(path) as file:
                     known = dict(file.attrs)
-            except OSError as error:
+                if path.stem.startswith(("emulator_", "spectrum_")):
+                    *words, megabytes = summary(path)
+                    emulators.add_row(*map(str, words), f"{megabytes:.2f}")
+                    continue
+            except (OSError, ValueError) as error:
                 raise JaxsedError(f"the shipped file {path} is damaged ({error}).") from None
             what = known.get("title") or known.get("kind") or known.get("format", "")
             checksum = str(known.get("sha256") or known.get("checksum") or "")[:12]
             size = f"{path.stat().st_size / 1e6:.2f}"
-            view.add_row(path.name, str(what), size, checksum, str(known.get("citation", "")))
-    Console(highlight=False).print(view)
+            others.add_row(path.name, str(what), size, checksum, str(known.get("citation", "")))
+    console = Console(highlight=False)
+    console.print("Emulators", emulators, "Other components", others)
 
 
 def _print_version(wanted: bool) -> None:

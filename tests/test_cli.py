@@ -164,6 +164,9 @@ def test_info_lists_the_shipped_files(capsys, monkeypatch):
     code, out, _ = call(capsys, "info")
     assert code == 0
     assert "ssp_pegase2.h5" in out
+    line = next(line for line in out.splitlines() if "provabgs_goodss" in line)
+    for words in ("photometry", "17 bands", "0.37 to 7.93 µm", "0 to 4", "mag"):
+        assert words in line
 
 
 def test_version(capsys):

@@ -6,7 +6,7 @@ normal one, so the intervals are stated beside the standard deviation.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +140,31 @@ def measure_error(emulator: Emulator, features: np.ndarray, f10: np.ndarray) -> 
     Raises:
         ValueError: shapes that do not fit the emulator.
     """
+    errors = residuals(emulator, features, f10)
+    return dataclasses.replace(
+        emulator,
+        error=ErrorSummary.of(errors.arsinh),
+        error_ab=ErrorSummary.of(errors.ab, errors.bright),
+    )
+
+
+class Residuals(NamedTuple):
+    """Emulated minus simulated magnitudes."""
+
+    arsinh: np.ndarray
+    """[pair, band]."""
+    ab: np.ndarray
+    """[pair, band]; meaningless where the flux is not far above the softening."""
+    bright: np.ndarray
+    """[pair, band] whether it is."""
+
+
+def residuals(emulator: Measurable, features: np.ndarray, f10: np.ndarray) -> Residuals:
+    """The errors on pairs of features [pair, feature] and F10 [pair, band] in maggies.
+
+    Raises:
+        ValueError: shapes that do not fit the emulator.
+    """
     features, f10 = np.asarray(features), np.asarray(f10)
     n = len(features)
     for name, values, width in (
@@ -149,15 +174,13 @@ def measure_error(emulator: Emulator, features: np.ndarray, f10: np.ndarray) -> 
         if values.shape != (n, width):
             raise ValueError(f"expected {name} of shape ({n}, {width}), got {values.shape}")
     emulated = predict(emulator, features)
-    residual = emulated - np.asarray(to_arsinh(f10, emulator.mu_0))
+    arsinh = emulated - np.asarray(to_arsinh(f10, emulator.mu_0))
     floor = softening_flux(emulator.mu_0)
     bright = f10 > _BRIGHT * floor
     # an emulated flux at or below zero is as wrong as one at the softening
     emulated_f10 = np.maximum(np.asarray(from_arsinh(emulated, emulator.mu_0)), floor)
-    residual_ab = -2.5 * np.log10(emulated_f10 / np.where(bright, f10, emulated_f10))
-    return dataclasses.replace(
-        emulator, error=ErrorSummary.of(residual), error_ab=ErrorSummary.of(residual_ab, bright)
-    )
+    ab = -2.5 * np.log10(emulated_f10 / np.where(bright, f10, emulated_f10))
+    return Residuals(arsinh, ab, bright)
 
 
 def predict(emulator: Measurable, features: np.ndarray) -> np.ndarray:

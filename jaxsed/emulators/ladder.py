@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from rich.table import Table
 
 from jaxsed.emulators.photometric import PhotometricEmulator, curve_difference
+from jaxsed.emulators.report import without_nan
 from jaxsed.emulators.speed import Timing, time_emulator
 from jaxsed.emulators.train import EmulatorTarget
 
@@ -129,7 +130,7 @@ class WidthLadder:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
-        return {
+        found = {
             "bands": list(self.target.band_names),
             "sigma_survey": self.sigma_survey.tolist(),
             "widths": [
@@ -141,12 +142,13 @@ class WidthLadder:
                 }
                 for r in self.results
             ],
-            "scaling": [_finite(s._asdict()) for s in self.scaling],
-            "scaling_mean": _finite(self.scaling_mean._asdict()),
+            "scaling": [s._asdict() for s in self.scaling],
+            "scaling_mean": self.scaling_mean._asdict(),
             "chosen": self.chosen,
-            "predicted": self.predicted if math.isfinite(self.predicted) else None,
+            "predicted": self.predicted,
             "reason": self.reason,
         }
+        return without_nan(found)
 
 
 def width_result(
@@ -240,7 +242,3 @@ def _largest(correlation, counted=None) -> float:
     counted = ~np.eye(len(correlation), dtype=bool) if counted is None else counted
     values = np.abs(correlation[counted])
     return float(np.max(values, initial=0.0))
-
-
-def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}

@@ -55,6 +55,7 @@ def simulate_pairs(
     *,
     folder: str | Path | None = None,
     label: str = "",
+    report: Callable[[int], None] = lambda done: None,
 ) -> Pairs:
     """The finite ones among n simulated pairs.
 
@@ -66,6 +67,7 @@ def simulate_pairs(
         folder: keeps the pairs as memory-mapped ``.npy`` files; a call that was interrupted goes
             on from its last chunk, and one that was not finds its pairs made.
         label: what the simulator is of, so that a folder's pairs are not taken for others.
+        report: called with the number of pairs simulated so far.
 
     Raises:
         ValueError: simulations of the wrong shape, more than 1 % of them not finite, or a folder
@@ -87,6 +89,7 @@ def simulate_pairs(
         stop = rows + int(finite.sum())
         features[rows:stop], f10[rows:stop] = (a[finite] for a in fresh)
         rows = stop
+        report(min((i + 1) * size, n))
         if folder is not None:
             _save_progress(Path(folder), _identity(key, n, widths, label), i + 1, rows)
     n_invalid = n - rows

@@ -1,32 +1,37 @@
 """An emulator's measured errors as a table, as JSON and as a model card."""
 
 import math
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from jaxsed.emulators.errors import ABSOLUTE_PERCENT, SIGMA_LEVELS, ErrorSummary
 from jaxsed.emulators.photometric import PhotometricEmulator
+from jaxsed.emulators.stitched import StitchedEmulator
 from jaxsed.nets import mlp
 
+Emulator = PhotometricEmulator | StitchedEmulator
 
-def error_report(emulator: PhotometricEmulator) -> dict:
+
+def error_report(emulator: Emulator) -> dict:
     """The measured errors as JSON types: per band, and the largest and median over the bands."""
     return {
         "bands": list(emulator.band_names),
         "unit": "mag, emulated minus simulated",
         "sigma_levels": list(SIGMA_LEVELS),
         "absolute_percent": list(ABSOLUTE_PERCENT),
-        "arsinh": _summary_dict(emulator.error),
-        "ab_where_bright": _summary_dict(emulator.error_ab),
+        "arsinh": error_summary(emulator.error),
+        "ab_where_bright": error_summary(emulator.error_ab),
         "training": dict(emulator.record.training),
     }
 
 
-def _summary_dict(error: ErrorSummary) -> dict:
+def error_summary(error: ErrorSummary) -> dict:
+    """An `ErrorSummary` as JSON types, with None for NaN."""
     columns = {name: np.asarray(values, float) for name, values in vars(error).items()}
     sigmas = [float(sigma) for sigma in columns["sigma"] if math.isfinite(sigma)]
-    lists = {name: _without_nan(values.tolist()) for name, values in columns.items()}
+    lists = {name: without_nan(values.tolist()) for name, values in columns.items()}
     return {
         **lists,
         "largest_sigma": max(sigmas, default=None),
@@ -35,11 +40,13 @@ def _summary_dict(error: ErrorSummary) -> dict:
     }
 
 
-def _without_nan(values):
-    """Nested lists with None, which JSON knows, for NaN, which it does not."""
+def without_nan(values: Any) -> Any:
+    """Nested lists and dictionaries with None, which JSON knows, for NaN, which it does not."""
+    if isinstance(values, dict):
+        return {name: without_nan(value) for name, value in values.items()}
     if isinstance(values, list):
-        return [_without_nan(value) for value in values]
-    return values if math.isfinite(values) else None
+        return [without_nan(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def largest_correlation(error: ErrorSummary) -> float:
@@ -69,7 +76,7 @@ def _rows(emulator):
         )  # fmt: skip
 
 
-def error_table(emulator: PhotometricEmulator) -> Table:
+def error_table(emulator: Emulator) -> Table:
     """A `rich` table of the errors [mag]: mean, sigma, and |error| of 68 to 99.9 % of the pairs.
 
     "bright" is the part of the pairs far above the softening, whose AB errors the last column has.
@@ -82,17 +89,32 @@ def error_table(emulator: PhotometricEmulator) -> Table:
     return table
 
 
-def model_card(emulator: PhotometricEmulator, title: str) -> str:
+def _networks(emulator: Emulator) -> list[str]:
+    if isinstance(emulator, PhotometricEmulator):
+        return [f"- Network: {_network(emulator)}"]
+    windows = np.asarray(emulator.windows)
+    return [
+        f"- Network for redshifts {low:g} to {high:g}: {_network(member)}"
+        for member, (low, high) in zip(emulator.members, windows, strict=True)
+    ]
+
+
+def _network(emulator: PhotometricEmulator) -> str:
+    return f"{'–'.join(map(str, mlp.layer_sizes(emulator.layers)))}, {emulator.activation}"
+
+
+def model_card(emulator: Emulator, title: str) -> str:
     """A Markdown model card: what the emulator predicts, its ranges, errors and training."""
-    record, sizes = emulator.record, mlp.layer_sizes(emulator.layers)
+    record = emulator.record
     box = zip(emulator.feature_names, emulator.box_low, emulator.box_high, strict=True)
     lines = [
         f"# {title}",
         "",
         f"- Physics: {record.physics or 'not recorded'}; stellar library: "
         f"{record.ssp or 'not recorded'}",
-        f"- Network: {'–'.join(map(str, sizes))}, {emulator.activation}; output: arsinh magnitudes "
-        f"(softening {emulator.mu_0:g} mag) of 10^10 Msun formed at 10 pc",
+        *_networks(emulator),
+        f"- Output: arsinh magnitudes (softening {emulator.mu_0:g} mag) of 10^10 Msun formed at "
+        "10 pc",
         *(f"- Cite: {citation}" for citation in record.citations),
         "",
         "## Range of the training set",

@@ -1,7 +1,8 @@
 """Pictures of results and emulators, each a matplotlib `Figure`.
 
 ``corner``, ``sed`` and ``sfh`` show one galaxy, ``catalog`` a run, ``compare`` two sets of values,
-``emulator_errors`` an emulator; ``save_all`` writes PNGs of a run.  The figures are not known to
+``emulator_errors`` an emulator, ``validation_figures`` and ``spectrum_figures`` what ``jaxsed
+validate`` found; ``save_all`` writes PNGs of a run.  The figures are not known to
 pyplot, so nothing has to be closed and no backend is chosen: save one with ``figure.savefig``; a
 notebook shows it after ``%matplotlib inline``.
 """
@@ -9,5 +10,16 @@ notebook shows it after ``%matplotlib inline``.
 from jaxsed.plots.emulator import emulator_errors
 from jaxsed.plots.galaxy import corner, sed, sfh
 from jaxsed.plots.run import catalog, compare, save_all
+from jaxsed.plots.validation import spectrum_figures, validation_figures
 
-__all__ = ["catalog", "compare", "corner", "emulator_errors", "save_all", "sed", "sfh"]
+__all__ = [
+    "catalog",
+    "compare",
+    "corner",
+    "emulator_errors",
+    "save_all",
+    "sed",
+    "sfh",
+    "spectrum_figures",
+    "validation_figures",
+]

@@ -7,25 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxsed.emulators.errors import SIGMA_LEVELS
+from jaxsed.emulators.validate import mean_waves
 from jaxsed.plots.style import BLACK, BLUE, GREY, SKY, new_figure, plain_numbers, styled, wave_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jaxsed.emulators import PhotometricEmulator
-
-
-def _mean_wave(emulator: PhotometricEmulator) -> np.ndarray | None:
-    """Mean wavelength [band] in Angstrom of the filter curves, or None without them."""
-    curves = emulator.record.curves
-    if not curves:
-        return None
-    return np.array(
-        [
-            np.trapezoid(c.wave * c.transmission, c.wave) / np.trapezoid(c.transmission, c.wave)
-            for c in curves
-        ]
-    )
 
 
 @styled
@@ -39,7 +27,7 @@ def emulator_errors(emulator: PhotometricEmulator) -> Figure:
     sigma = np.asarray(error.sigma, float)
     if not np.isfinite(sigma).any():
         raise ValueError("this emulator's errors were not measured: see measure_error")
-    wave = _mean_wave(emulator)
+    wave = mean_waves(emulator) if emulator.record.curves else None
     order = np.arange(len(sigma)) if wave is None else np.argsort(wave, kind="stable")
     names = [emulator.band_names[i] for i in order]
     sigma = sigma[order]

@@ -1,0 +1,71 @@
+"""An emulator in one line: what it is of, what it covers, how wrong it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsed.emulators.galaxy_spectrum import ProvabgsSpectrum
+from jaxsed.emulators.shelf import PREFIX, SPECTRUM_PREFIX, load_emulator
+from jaxsed.emulators.spectral import SpectrumEmulator
+from jaxsed.emulators.stitched import StitchedEmulator
+from jaxsed.emulators.validate import mean_waves
+
+
+class Summary(NamedTuple):
+    """One line of ``jaxsed info``, in words."""
+
+    name: str
+    """As `load_emulator` or `load_spectrum_emulator` takes it."""
+    kind: str
+    physics: str
+    covers: str
+    """Bands or wavelengths."""
+    redshift: str
+    median_error: str
+    """Of the bands' sigmas; of a spectrum the |error| that 68 % of galaxies stay within."""
+    largest_error: str
+    megabytes: float
+
+
+def summary(path: str | Path) -> Summary:
+    """The summary of an emulator's file.
+
+    Raises FileNotFoundError, and ValueError for a file that is no emulator.
+    """
+    path = Path(path)
+    emulator = load_emulator(path)
+    name = path.stem.removeprefix(PREFIX).removeprefix(SPECTRUM_PREFIX)
+    size = path.stat().st_size / 1e6
+    if isinstance(emulator, ProvabgsSpectrum | SpectrumEmulator):
+        physics, errors = "", np.array([np.nan])
+        if isinstance(emulator, ProvabgsSpectrum):
+            physics, errors = "provabgs", np.asarray(emulator.errors.percentiles, float)[:, 0]
+        covers = f"{emulator.wave.size} wavelengths, {_range(emulator.wave)}"
+        middle, worst = (f"{100 * v:.2g} %" for v in (np.median(errors), np.max(errors)))
+        return Summary(name, "spectrum", physics, covers, "rest frame", middle, worst, size)
+    waves = mean_waves(emulator)
+    covers = f"{len(emulator.band_names)} bands"
+    if np.isfinite(waves).all():
+        covers += f", {_range(waves)}"
+    sigma = np.asarray(emulator.error_ab.sigma, float)
+    middle, worst = (f"{v:.2g} mag" for v in (np.nanmedian(sigma), np.nanmax(sigma)))
+    kind = "photometry"
+    if isinstance(emulator, StitchedEmulator):
+        kind += f", {len(emulator.members)} windows"
+    physics = emulator.record.physics
+    return Summary(name, kind, physics, covers, _redshifts(emulator), middle, worst, size)
+
+
+def _range(wave: np.ndarray) -> str:
+    return f"{wave.min() / 1e4:.2g} to {wave.max() / 1e4:.3g} µm"
+
+
+def _redshifts(emulator: Any) -> str:
+    if "redshift" not in emulator.feature_names:
+        return "any"
+    z = emulator.feature_names.index("redshift")
+    low, high = (round(float(edge[z]), 3) for edge in (emulator.box_low, emulator.box_high))
+    return f"{low:g} to {high:g}"
