@@ -65,19 +65,21 @@ class Galaxy(NamedTuple):
     """Mpc; that of the redshift where it is not given."""
     literature: dict[str, float]
     """log10 of stellar masses in Msun."""
+    unit: float = 1.0
+    """Jy."""
 
 
 GALAXIES = (
     Galaxy("ngc337_dale17_photometry.fits", "NGC 337", 0.00549, 19.3, {"KINGFISH": 9.32}),
     Galaxy("ngc628_dale17_photometry.fits", "NGC 628", 0.00219, 7.2, {"KINGFISH": 9.56}),
-    Galaxy("NGC5728_photometry.fits", "NGC 5728", 0.00935, None, {}),
+    Galaxy("NGC5728_photometry.fits", "NGC 5728", 0.00935, None, {}, 1e-3),
     Galaxy("J033226_lightning_input.fits", "J033226.49-274035.5", 1.031, None, {}),
 )
 MONITORED = ("log_mass_formed", "log_z", "dust2", "log_f_agn", "log_tau_agn", "q_pah", "u_min")
 
 
-def read(path: Path) -> dict[str, tuple[float, float]]:
-    """Label -> flux and error in Jy of a file, one row or one row per band."""
+def read(path: Path, unit: float) -> dict[str, tuple[float, float]]:
+    """Label -> flux and error in Jy of a file in `unit` Jy, one row or one row per band."""
     table = AstropyTable.read(path)
     if len(table) == 1:
         row = table[0]
@@ -89,7 +91,7 @@ def read(path: Path) -> dict[str, tuple[float, float]]:
     )
     words = [x.decode() if isinstance(x, bytes) else str(x) for x in labels]
     return {
-        word.strip(): (float(f), float(e))
+        word.strip(): (float(f) * unit, float(e) * unit)
         for word, f, e in zip(words, flux, error, strict=True)
         if np.isfinite(f) and e > 0
     }
@@ -129,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
 
-    seen = [read(options.folder / g.file) for g in GALAXIES]
+    seen = [read(options.folder / g.file, g.unit) for g in GALAXIES]
     labels = [label for label in FILTERS if any(label in s for s in seen)]
     bands = [load_filter(FILTERS[label]) for label in labels]
     for galaxy, fluxes in zip(GALAXIES, seen, strict=True):
