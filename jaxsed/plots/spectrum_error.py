@@ -53,7 +53,7 @@ def spectrum_error_percentiles(
         )
         lower = percentiles[:, k]
     axes.axhline(100 * GOAL, color=RED, lw=0.9, ls="--")
-    axes.text(x[-1], 100 * GOAL, "1 %", color=RED, ha="right", va="bottom", fontsize=8)
+    axes.text(x[0], 100 * GOAL, " 1 %", color=RED, va="bottom", fontsize=8)
     for joint in joints:
         axes.axvline(joint / 1e4, color=GREY, lw=0.7, ls=":")
     axes.set_yscale("log")
@@ -62,10 +62,11 @@ def spectrum_error_percentiles(
     wave_axis(axes, wave)
     axes.set_xlim(x[0], x[-1])
     axes.set_xlabel("rest-frame wavelength [µm]")
-    axes.set_ylabel("fractional error of the flux [%]")
-    title = "|emulated / true - 1| of unseen spectra"
-    axes.set_title(title + (", windows meet at the dotted lines" if len(joints) else ""))
-    axes.legend(loc="upper right", ncols=4, title="share of the spectra within", title_fontsize=8)
+    axes.set_ylabel("|emulated / true - 1| [%]")
+    if len(joints):
+        axes.plot([], [], color=GREY, lw=0.7, ls=":", label="windows meet")
+    axes.set_title("share of unseen spectra within", pad=22)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=5, borderaxespad=0.2)
     return figure
 
 
@@ -80,13 +81,11 @@ def spectrum_mean_error(errors: SpectrumErrors) -> Figure:
     figure = new_figure(4.6, 3.4)
     axes = figure.add_subplot()
     axes.plot(mean, 100 * share, color=BLUE)
-    for level in (0.5, 0.99, 0.999):
-        value = float(np.interp(level, share, mean))
-        axes.plot([value], [100 * level], "o", ms=4, color=BLACK)
-        axes.annotate(
-            f"{100 * level:g} %: {value:.2g} %", (value, 100 * level), (-6, -3),
-            textcoords="offset points", ha="right", va="top", fontsize=8,
-        )  # fmt: skip
+    levels = np.array([0.5, 0.99, 0.999])
+    values = np.interp(levels, share, mean)
+    axes.plot(values, 100 * levels, "o", ms=4, color=BLACK)
+    words = [f"{100 * k:g} % below {v:.2g} %" for k, v in zip(levels, values, strict=True)]
+    axes.text(0.97, 0.05, "\n".join(words), transform=axes.transAxes, ha="right", fontsize=8)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     axes.set_ylim(0, 104)
