@@ -25,7 +25,13 @@ from jaxsed.emulators.galaxy_spectrum import (
     Smooth,
     provabgs_spectrum,
 )
-from jaxsed.emulators.spectral import Resolution, nodes_resolution
+from jaxsed.emulators.provabgs import PARAMETERS
+from jaxsed.emulators.spectral import (
+    Resolution,
+    SpectralGrid,
+    nodes_resolution,
+    spectral_grid,
+)
 from jaxsed.emulators.train_spectral import (
     SpectrumSettings,
     SpectrumTarget,
@@ -38,7 +44,6 @@ from jaxsed.sps.provabgs import (
     BURST_WIDTH_DEX,
     T_BURST_GYR,
     Provabgs,
-    ProvabgsTheta,
     provabgs,
 )
 from jaxsed.sps.sfh import IntervalMass, burst
@@ -66,19 +71,18 @@ class RestFrameProvabgs:
     ln_unit: Array
     """[wave] ln of Lsun/Angstrom per Lsun/Hz."""
     cosmology: Cosmology
-    nodes: tuple[float, ...] = struct.field(pytree_node=False)
+    grid: SpectralGrid = struct.field(pytree_node=False)
     parameter_names: tuple[str, ...] = struct.field(pytree_node=False)
-    resolution_text: str = struct.field(pytree_node=False)
 
     @property
     def wave(self) -> np.ndarray:
         """[wave] rest-frame vacuum Angstrom, increasing."""
-        return np.array(self.nodes)
+        return self.grid.wave
 
     @property
     def resolution(self) -> Resolution:
         """How sharp the spectra are."""
-        return nodes_resolution(self.wave, self.resolution_text)
+        return self.grid.resolution
 
     def __call__(self, theta: Any) -> Array:
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed) of one `ProvabgsTheta`."""
@@ -111,6 +115,7 @@ class RestFrameProvabgs:
         return jnp.log(light) + self.ln_unit
 
     def _log_z(self, inputs: Any) -> Array:
+        """The metallicity history, which depends on the two gammas alone."""
         return self.physics.log_z(inputs)
 
 
@@ -140,9 +145,8 @@ def rest_frame_provabgs(
         dust=CharlotFall.build(nodes),
         ln_unit=jnp.asarray(np.log(C_LIGHT / nodes**2), float),
         cosmology=cosmology,
-        nodes=tuple(nodes),
-        parameter_names=ProvabgsTheta._fields,
-        resolution_text=ssp.resolution,
+        grid=spectral_grid(nodes, nodes_resolution(nodes, ssp.resolution)),
+        parameter_names=PARAMETERS,
     )
 
 
