@@ -11,8 +11,9 @@ sampler can meet, and no draw can leave the prior's support.
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Callable, Sequence
-from functools import singledispatch
+from functools import cache, singledispatch
 from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
@@ -214,6 +215,25 @@ def sticks(simplex: Array) -> Array:
     tail = jnp.cumsum(simplex[::-1])[::-1]
     # The floor's square is still a number in 32-bit: derivatives divide by it.
     return simplex[:-1] / jnp.maximum(tail[:-1], 1e-15)
+
+
+def extended(prior: Any, **parameters: Any) -> Any:
+    """A prior (or theta) with further named fields after its own.
+
+    The same fields give the same type every time, so nothing compiles twice.
+
+    Raises ValueError for a field that it has already.
+    """
+    twice = set(prior._fields) & set(parameters)
+    if twice:
+        raise ValueError(f"{type(prior).__name__} already has {', '.join(sorted(twice))}")
+    own = type(prior)
+    return _theta_type(own.__name__, (*own._fields, *parameters))(*prior, *parameters.values())
+
+
+@cache
+def _theta_type(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)  # noqa: PYI024
 
 
 def is_fixed(leaf: Any) -> bool:

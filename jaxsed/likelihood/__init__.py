@@ -6,6 +6,7 @@ of data: see `Data`.
 
 from jaxsed.likelihood.data import Data
 from jaxsed.likelihood.joint import Joint, JointPrediction
+from jaxsed.likelihood.lines import LineProfiles, Lines
 from jaxsed.likelihood.photometry import (
     DETECTION,
     MAG_TO_RELATIVE,
@@ -24,6 +25,8 @@ __all__ = [
     "Data",
     "Joint",
     "JointPrediction",
+    "LineProfiles",
+    "Lines",
     "Photometry",
     "Spectrum",
     "SpectrumFit",

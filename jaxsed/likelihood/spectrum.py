@@ -25,6 +25,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import small
+from jaxsed.likelihood.lines import Lines
 
 
 class SpectrumPrediction(NamedTuple):
@@ -32,8 +33,8 @@ class SpectrumPrediction(NamedTuple):
 
     continuum: Array
     """[pixel] mean flux density in each pixel, in the unit of the data."""
-    lines: Array
-    """[line, pixel] the same of lines of unit flux; [0, pixel] if there are none."""
+    lines: Lines
+    """The same of lines of unit flux, in the pixels that lines reach."""
 
 
 class SpectrumFit(NamedTuple):
@@ -56,9 +57,16 @@ class SpectrumFit(NamedTuple):
 
 
 class _System(NamedTuple):
+    """Whitened model and columns of the coefficients, polynomials first."""
+
     model: Array
-    columns: Array
+    """[pixel]"""
+    terms: Array
+    """[term, pixel]"""
+    lines: Array
+    """[line, line pixel]"""
     gram: Array
+    """[coefficient, coefficient] H."""
 
 
 @struct.dataclass
@@ -73,32 +81,37 @@ class Spectrum:
     """[term, pixel] calibration polynomials times the prior widths of their coefficients."""
     line_sigma: Array
     """[line] prior widths of the line fluxes."""
+    line_pixels: Array
+    """[line pixel] indices of the pixels that lines reach, in order."""
+    line_free: Array
+    """[pixel] one where no line reaches, zero elsewhere."""
+    wave: Array
+    """[pixel] observed vacuum wavelengths in Angstrom; for pictures only."""
     resolution: Array | None = None
     """[diagonal, pixel] row i of the resolution matrix is nonzero at columns i + offsets."""
     offsets: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
     def observe(self, spectrum: Array) -> Array:
-        """[..., pixel] as the instrument blurs it."""
-        if self.resolution is None:
-            return spectrum
-        reach = max(abs(o) for o in self.offsets)
-        pad = [(0, 0)] * (spectrum.ndim - 1) + [(reach, reach)]
-        wide, n = jnp.pad(spectrum, pad), spectrum.shape[-1]
-        shifted = [wide[..., reach + o : reach + o + n] for o in self.offsets]
-        return sum(row * part for row, part in zip(self.resolution, shifted, strict=True))
+        """[pixel] as the instrument blurs it."""
+        return _blurred(spectrum, self.resolution, self.offsets)
 
     def residuals(self, prediction: SpectrumPrediction) -> Array:
         """[pixel + coefficient] residuals at the best coefficients, then these in prior widths."""
         system = self._system(prediction)
-        best = self._solve(system.gram, system.columns @ (self.scaled - system.model))
-        return jnp.concatenate([system.model + best @ system.columns - self.scaled, best])
+        best = self._best(system)
+        n_term = self.polynomials.shape[0]
+        residual = system.model - self.scaled + best[:n_term] @ system.terms
+        residual = residual.at[self.line_pixels].add(best[n_term:] @ system.lines)
+        return jnp.concatenate([residual, best])
 
     def log_likelihood(self, prediction: SpectrumPrediction) -> Array:
         """Log likelihood with the coefficients integrated out, without constants of the data."""
         system = self._system(prediction)
-        best = self._solve(system.gram, system.columns @ (self.scaled - system.model))
-        residual = system.model + best @ system.columns - self.scaled
-        chi2 = jnp.sum(residual**2) + jnp.sum(best**2)
+        best = self._best(system)
+        n_term = self.polynomials.shape[0]
+        residual = system.model - self.scaled + best[:n_term] @ system.terms
+        at_lines = residual[self.line_pixels] + best[n_term:] @ system.lines
+        chi2 = jnp.sum(self.line_free * residual**2) + jnp.sum(at_lines**2) + jnp.sum(best**2)
         return -0.5 * (chi2 + small.log_determinant(system.gram))
 
     def normal_equation(self, prediction: SpectrumPrediction) -> tuple[Array, Array]:
@@ -106,17 +119,18 @@ class Spectrum:
 
         The calibration belongs to the mass that fits without it: to first order the same.
         """
-        model, columns, gram = self._system(prediction)
-        n_term = self.polynomials.shape[0]
-        scale = jnp.sum(model * self.scaled) / (jnp.sum(model**2) + 1e-12)
-        scale = jnp.where(jnp.arange(columns.shape[0]) < n_term, jnp.abs(scale), 1.0)
-        eye = jnp.eye(columns.shape[0], dtype=gram.dtype)
-        inverse = small.inverse_positive((gram - eye) * scale * scale[:, None] + eye)
-        on_model, on_data = scale * (columns @ model), scale * (columns @ self.scaled)
+        system = self._system(prediction)
+        n_term, n = self.polynomials.shape[0], system.gram.shape[0]
+        scale = jnp.sum(system.model * self.scaled) / (jnp.sum(system.model**2) + 1e-12)
+        scale = jnp.where(jnp.arange(n) < n_term, jnp.abs(scale), 1.0)
+        eye = jnp.eye(n, dtype=system.gram.dtype)
+        inverse = small.inverse_positive((system.gram - eye) * scale * scale[:, None] + eye)
+        on_model = scale * self._products(system, system.model)
+        on_data = scale * self._products(system, self.scaled)
         solved = inverse @ on_model
         return (
-            jnp.sum(model**2) - jnp.sum(on_model * solved),
-            jnp.sum(model * self.scaled) - jnp.sum(on_data * solved),
+            jnp.sum(system.model**2) - jnp.sum(on_model * solved),
+            jnp.sum(system.model * self.scaled) - jnp.sum(on_data * solved),
         )
 
     def rescaled(self, prediction: SpectrumPrediction, factor: Array) -> SpectrumPrediction:
@@ -129,34 +143,61 @@ class Spectrum:
 
     def fit(self, prediction: SpectrumPrediction) -> SpectrumFit:
         """The best-fitting spectrum for a prediction, in its parts."""
-        model, columns, gram = self._system(prediction)
+        system = self._system(prediction)
         n_term = self.polynomials.shape[0]
-        inverse = small.inverse_positive(gram)
-        best = inverse @ (columns @ (self.scaled - model))
+        best = self._best(system)
         continuum = self.observe(prediction.continuum)
         calibration = 1.0 + best[:n_term] @ self.polynomials
+        rows = None if self.resolution is None else self.resolution[:, self.line_pixels]
+        profiles = prediction.lines.profiles(prediction.lines.shift, prediction.lines.dispersion)
         flux = best[n_term:] * self.line_sigma
-        lines = flux @ self.observe(prediction.lines)
+        at_lines = flux @ _blurred(profiles, rows, self.offsets)
+        lines = jnp.zeros_like(continuum).at[self.line_pixels].set(at_lines)
+        error = jnp.sqrt(jnp.diag(small.inverse_positive(system.gram))[n_term:])
         return SpectrumFit(
             continuum=continuum,
             calibration=calibration,
             lines=lines,
             total=continuum * calibration + lines,
             line_flux=flux,
-            line_error=jnp.sqrt(jnp.diag(inverse)[n_term:]) * self.line_sigma,
+            line_error=error * self.line_sigma,
             coefficients=best[:n_term],
         )
 
     def _system(self, prediction: SpectrumPrediction) -> _System:
-        """Whitened model [pixel], columns [coefficient, pixel] and H [coefficient, coefficient]."""
         model = self.observe(prediction.continuum) * self.inverse_sigma
-        lines = self.observe(prediction.lines) * self.line_sigma[:, None] * self.inverse_sigma
-        columns = jnp.concatenate([self.polynomials * model, lines])
-        gram = columns @ columns.T + jnp.eye(columns.shape[0], dtype=model.dtype)
-        return _System(model, columns, gram)
+        lines = prediction.lines.columns(self._observed_lines)
+        terms = self.polynomials * model
+        # Block by block: that of the lines does not depend on the mass, and is computed once.
+        mixed = (self.polynomials[:, self.line_pixels] * model[self.line_pixels]) @ lines.T
+        gram = jnp.block([[terms @ terms.T, mixed], [mixed.T, lines @ lines.T]])
+        return _System(model, terms, lines, gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
 
-    def _solve(self, gram: Array, right: Array) -> Array:
-        return small.inverse_positive(gram) @ right
+    def _observed_lines(self, lines: Array) -> Array:
+        """[line, line pixel] whitened columns of profiles of unit flux."""
+        # Pixels between stretches of line pixels hold no line, so neighbours are neighbours.
+        rows = None if self.resolution is None else self.resolution[:, self.line_pixels]
+        blurred = _blurred(lines, rows, self.offsets)
+        return blurred * self.line_sigma[:, None] * self.inverse_sigma[self.line_pixels]
+
+    def _products(self, system: _System, pixels: Array) -> Array:
+        """[coefficient] products of the columns with whitened pixels."""
+        return jnp.concatenate([system.terms @ pixels, system.lines @ pixels[self.line_pixels]])
+
+    def _best(self, system: _System) -> Array:
+        """[coefficient] the best coefficients, in prior widths."""
+        right = self._products(system, self.scaled - system.model)
+        return small.inverse_positive(system.gram) @ right
+
+
+def _blurred(spectra: Array, resolution: Array | None, offsets: tuple[int, ...]) -> Array:
+    """[..., pixel] product with a banded matrix, by its rows [diagonal, pixel]."""
+    if resolution is None:
+        return spectra
+    reach, n = max(abs(o) for o in offsets), spectra.shape[-1]
+    wide = jnp.pad(spectra, [(0, 0)] * (spectra.ndim - 1) + [(reach, reach)])
+    shifted = [wide[..., reach + o : reach + o + n] for o in offsets]
+    return sum(row * part for row, part in zip(resolution, shifted, strict=True))
 
 
 def spectrum(
@@ -166,8 +207,10 @@ def spectrum(
     error_floor: float = 0.0,
     polynomials: np.ndarray | None = None,
     line_sigma: np.ndarray | None = None,
+    line_pixels: np.ndarray | None = None,
     resolution: np.ndarray | None = None,
     offsets: tuple[int, ...] = (),
+    wave: np.ndarray | None = None,
 ) -> Spectrum:
     """Build `Spectrum` from fluxes [pixel] and inverse variances.
 
@@ -177,8 +220,11 @@ def spectrum(
         error_floor: relative uncertainty of the model, added in quadrature.
         polynomials: [term, pixel] times the prior widths of their coefficients.
         line_sigma: [line] prior widths of the line fluxes.
+        line_pixels: [line pixel] indices of the pixels that lines reach, increasing, with as many
+            dark pixels around each stretch as the resolution matrix has offsets; default: all.
         resolution: [diagonal, pixel] rows of the resolution matrix at the columns i + offsets.
         offsets: of the diagonals.
+        wave: [pixel] observed wavelengths, kept for pictures.
 
     Raises ValueError for shapes that differ, for used pixels that are not finite, for negative
     inverse variances, and where no pixel is used.
@@ -201,6 +247,7 @@ def spectrum(
             raise ValueError(f"expected {name} [.., {flux.size}], got shape {values.shape}")
     if (0 if resolution is None else len(resolution)) != len(offsets):
         raise ValueError("expected an offset for every diagonal of the resolution matrix")
+    line_pixels = np.arange(flux.size) if line_pixels is None else np.asarray(line_pixels, int)
     flux = np.where(used, flux, 0.0)
     variance = 1.0 / np.where(used, ivar, 1.0) + (error_floor * flux) ** 2
     inverse = np.where(used, 1.0 / np.sqrt(variance), 0.0)
@@ -209,6 +256,9 @@ def spectrum(
         inverse_sigma=jnp.asarray(inverse, dtype=float),
         polynomials=jnp.asarray(polynomials, dtype=float),
         line_sigma=jnp.asarray(line_sigma, dtype=float),
+        line_pixels=jnp.asarray(line_pixels, dtype=int),
+        line_free=jnp.asarray(~np.isin(np.arange(flux.size), line_pixels), dtype=float),
+        wave=jnp.asarray(np.arange(flux.size) if wave is None else wave, dtype=float),
         resolution=None if resolution is None else jnp.asarray(resolution, dtype=float),
         offsets=tuple(int(o) for o in offsets),
     )
