@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from jaxsed.catalog import train
-from jaxsed.catalog.config import parse_config
+from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.engine import make_engine
 from jaxsed.catalog.errors import JaxsedError
-from jaxsed.catalog.run import fit_catalog
+from jaxsed.catalog.predictors import find_emulator, load_grid
+from jaxsed.catalog.run import fit_catalog, load_filters
 from jaxsed.catalog.tables import read_catalog
+from jaxsed.emulators import EmulatorRecord, FilterCurve, PhotometricEmulator, StitchedEmulator
+from jaxsed.nets import mlp
 from jaxsed.sps.photometry import load_filter
 
 BANDS = {"blue": (4000, 5200), "green": (5000, 6400), "red": (6300, 7800), "far": (7700, 9500)}
@@ -51,6 +55,39 @@ def test_training_with_other_dust_or_cosmology_is_refused(inputs):
     config.write_text(config.read_text().replace(MODEL, MODEL + "birth_cloud_age = 0.01\n"))
     with pytest.raises(JaxsedError, match="default of birth_cloud_age only"):
         fit_catalog(config, catalog, folder / "run.h5", train=True, progress=False)
+
+
+def test_a_stitched_emulator_comes_with_the_members_that_count(inputs):
+    _, path, folder = inputs
+    config = load_config(path)
+    filters = load_filters(config)
+    windows = ((0.0, 1.0), (0.8, 2.0), (1.8, 3.0))
+    record = EmulatorRecord(
+        "provabgs", "pegase2", tuple(FilterCurve(f.wave, f.trans) for f in reversed(filters))
+    )
+    members = [
+        PhotometricEmulator.create(
+            mlp.init(jax.random.key(i), (1, 4, 4)),
+            (np.zeros(1), np.ones(1), np.full(4, -20.0)),
+            (("redshift",), tuple(reversed(BANDS))),
+            box=(np.array([low]), np.array([high])),
+            mu_0=-6.0,
+            record=record,
+        )
+        for i, (low, high) in enumerate(windows)
+    ]
+    cache = folder / "cache" / "jaxsed" / "emulators"
+    cache.mkdir(parents=True)
+    StitchedEmulator.create(members, windows).save(cache / "stitched.h5")
+    grid = load_grid(config)
+    found = {}
+    for low, high in ((0.2, 0.7), (0.5, 1.5), (0.5, 2.5)):
+        source, emulator = find_emulator(config, filters, np.array([low, high]), grid)
+        assert source.name == "stitched.h5"
+        assert emulator.band_names == tuple(BANDS)  # in the order of the catalogue
+        found[high] = len(getattr(emulator, "members", (emulator,)))
+    assert found == {0.7: 1, 1.5: 2, 2.5: 3}
+    assert find_emulator(config, filters, np.array([2.0, 4.0]), grid) is None
 
 
 @pytest.mark.slow

@@ -14,7 +14,15 @@ import numpy as np
 from jaxsed import cosmology as cosmo
 from jaxsed.catalog.config import Config
 from jaxsed.catalog.errors import JaxsedError
-from jaxsed.emulators import FilterCurve, PhotometricEmulator, cache_folder, emulator_files
+from jaxsed.emulators import (
+    FilterCurve,
+    PhotometricEmulator,
+    StitchedEmulator,
+    cache_folder,
+    emulator_files,
+    is_photometric,
+    load_emulator,
+)
 from jaxsed.problem import MAG_TO_RELATIVE
 from jaxsed.sps.models import GalaxyFamily, family
 from jaxsed.sps.photometry import Filter
@@ -35,7 +43,7 @@ TRAINED_WITH = {"igm": "inoue2014", "cosmology": "planck15"}
 class Predictor:
     """A forward model for the bands of a run, and the physics for derived quantities."""
 
-    forward: GalaxyModel | PhotometricEmulator
+    forward: GalaxyModel | PhotometricEmulator | StitchedEmulator
     physics: GalaxyModel
     kind: str
     """"emulator" or "physics"."""
@@ -65,7 +73,7 @@ def load_grid(config: Config) -> SSPGrid:
 
 def find_emulator(
     config: Config, filters: Sequence[Filter], redshift: np.ndarray, grid: SSPGrid
-) -> tuple[Path, PhotometricEmulator] | None:
+) -> tuple[Path, PhotometricEmulator | StitchedEmulator] | None:
     """The first emulator of this physics that covers the bands and redshifts, if any.
 
     Bands are matched by their curves, not by their names. The result has just these bands.
@@ -74,12 +82,14 @@ def find_emulator(
         path = config.find_file(config.model.emulator)
         if path is None:
             raise JaxsedError(f"[model] emulator: there is no file {config.model.emulator!r}.")
-        emulator = PhotometricEmulator.load(path)
+        if not is_photometric(path):
+            raise JaxsedError(f"[model] emulator: {config.model.emulator!r} is not of photometry.")
+        emulator = load_emulator(path)
         return path, _matched(emulator, filters, redshift, config, strict=True)
     if _unusual(config):
         return None
-    for path in emulator_files():
-        emulator = PhotometricEmulator.load(path)
+    for path in filter(is_photometric, emulator_files()):
+        emulator = load_emulator(path)
         if emulator.record.physics != config.model.physics or emulator.record.ssp != grid.name:
             continue
         matched = _matched(emulator, filters, redshift, config, strict=False)
@@ -108,7 +118,11 @@ def _matched(emulator, filters, redshift, config, *, strict):
     # A few galaxies outside are flagged; a catalogue of them needs another emulator.
     if not strict and (missing or outside.mean() > 0.05):
         return None
-    return emulator.select(names)
+    emulator = emulator.select(names)
+    if isinstance(emulator, StitchedEmulator):
+        # only the members that these redshifts need; galaxies outside are flagged either way
+        emulator = emulator.restrict(*np.clip([redshift.min(), redshift.max()], low, high))
+    return emulator
 
 
 def make_predictor(
@@ -195,7 +209,7 @@ def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
     allowed = BUDGET * floor / MAG_TO_RELATIVE
     if not worst <= allowed:
         return False, f"the emulator's error of {worst:.4f} mag exceeds {allowed:.4f} mag"
-    network = sum(int(np.size(w)) for w, _ in emulator.layers)
+    network = emulator.multiplications
     stars = physics.stars
     direct = int(stars.young.size + stars.old.size + physics.bands.matrix.size)
     if network > direct:
