@@ -389,6 +389,10 @@ def published(shared_data, name):
     return paths, np.asarray(low) + u * (np.asarray(high) - np.asarray(low))
 
 
+# single precision itself, numpy's included, is off by up to 8e-6 in the last of them
+BOUNDS = {"provabgs nmf": 1e-5, "provabgs burst": 1e-5, "prospector alpha": 2e-5}
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_published_networks_agree_with_numpy(shared_data, name):
     paths, thetas = published(shared_data, name)
@@ -396,13 +400,14 @@ def test_published_networks_agree_with_numpy(shared_data, name):
     parts = sorted((plain_fields(p) for p in paths), key=lambda f: f["wavelengths_A"][0])
     expected = np.concatenate([forward(f, thetas) for f in parts], axis=1)
     error = np.abs(batch(emulator, thetas) - expected)
-    assert np.max(error / np.maximum(np.abs(expected), 1.0)) < 1e-5
+    assert np.max(error / np.maximum(np.abs(expected), 1.0)) < BOUNDS[name]
     lit = emulator.wave > 3600  # where |ln flux| is of order ten
     assert error[:, lit].max() < 5e-5
 
 
-def test_published_networks_in_64_bit(shared_data, x64):
-    paths, thetas = published(shared_data, "provabgs nmf")
+@pytest.mark.parametrize("name", SETS)
+def test_published_networks_in_64_bit(shared_data, x64, name):
+    paths, thetas = published(shared_data, name)
     parts = sorted((plain_fields(p) for p in paths), key=lambda f: f["wavelengths_A"][0])
     expected = np.concatenate([forward(f, thetas) for f in parts], axis=1)
     np.testing.assert_allclose(batch(read_speculator(paths), thetas), expected, rtol=0, atol=1e-10)
