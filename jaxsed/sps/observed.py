@@ -94,6 +94,10 @@ class ObservedSpectrum:
 
         return dataclasses.replace(self, arms=tuple(cut(arm) for arm in self.arms))
 
+    def with_redshift(self, redshift: float | None) -> ObservedSpectrum:
+        """With the redshift that a pipeline found."""
+        return dataclasses.replace(self, redshift=redshift)
+
     def between(self, low: float, high: float) -> ObservedSpectrum:
         """Only the pixels whose centres are within these observed wavelengths (Angstrom)."""
         return self.masked([(-np.inf, np.nextafter(low, 0)), (np.nextafter(high, np.inf), np.inf)])
