@@ -13,6 +13,7 @@ from scipy.integrate import quad
 from test_cli import call
 
 from jaxsed import infer, plots
+from jaxsed.catalog import mocks
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.mocks import agreement, mock_galaxies
 from jaxsed.catalog.validate import (
@@ -177,6 +178,8 @@ def test_agreement_is_equation_10():
     assert figures["q_max"] == pytest.approx(4.0, abs=0.1)
     picture = plots.validation.discrepancies(found, agreement(a, a))
     assert "Q" in picture.axes[0].get_xlabel()
+    assert [text.get_text() for text in picture.axes[0].texts] == ["33.3%", "0.0%"]
+    assert plots.validation.OUTLIER == mocks.OUTLIER
 
 
 def test_mocks_are_drawn_from_the_prior_with_their_noise():
@@ -187,17 +190,17 @@ def test_mocks_are_drawn_from_the_prior_with_their_noise():
 
     z = np.linspace(0.1, 2.0, 4000)
     forward = jax.tree_util.Partial(physics)
-    mocks = mock_galaxies(jax.random.key(0), galaxies, forward, z, noise=0.1, depth=24.0)
-    np.testing.assert_allclose(mocks.truth.redshift, z, rtol=1e-6)
-    dust = np.asarray(mocks.truth.dust2)
+    made = mock_galaxies(jax.random.key(0), galaxies, forward, z, noise=0.1, depth=24.0)
+    np.testing.assert_allclose(made.truth.redshift, z, rtol=1e-6)
+    dust = np.asarray(made.truth.dust2)
     assert dust.min() >= 0 and dust.max() <= 3
     np.testing.assert_allclose(dust.mean(), 1.5, atol=0.06)  # uniform
-    pull = (mocks.observed - mocks.flux) / mocks.noise
+    pull = (made.observed - made.flux) / made.noise
     np.testing.assert_allclose([pull.mean(), pull.std()], [0, 1], atol=0.03)
-    expected = np.hypot(0.1 * mocks.flux, 10 ** (-0.4 * 24.0))
-    np.testing.assert_allclose(mocks.noise, expected)
-    part = mocks.take(np.array([5, 7]))
-    np.testing.assert_array_equal(part.observed, mocks.observed[[5, 7]])
+    expected = np.hypot(0.1 * made.flux, 10 ** (-0.4 * 24.0))
+    np.testing.assert_allclose(made.noise, expected)
+    part = made.take(np.array([5, 7]))
+    np.testing.assert_array_equal(part.observed, made.observed[[5, 7]])
 
 
 def test_survey_tables(tmp_path):

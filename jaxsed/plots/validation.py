@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from jaxsed.emulators.validate import Validation
 
 _SHADES = (1.0, 0.7, 0.45, 0.25)
+OUTLIER = 3.0
+"""|Q| of a pair of posteriors that exclude each other (Mathews et al. 2023, section 3.2)."""
+
 _MANY_BANDS = 45  # more names than this cannot be read
 
 
@@ -286,7 +289,7 @@ def discrepancies(against_physics: Any, repeated: Any) -> Figure:
     """Cumulative distribution of Q per parameter: emulator against physics, and two runs.
 
     Mathews et al. (2023), figures 11 and 12: where the curves agree, differences are those of
-    sampling.
+    sampling. In the corners the share of the galaxies with |Q| of `OUTLIER` or more.
 
     Args:
         against_physics: `Agreement` of the emulator with the physics.
@@ -302,16 +305,16 @@ def discrepancies(against_physics: Any, repeated: Any) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     share = (np.arange(against_physics.q.shape[1]) + 0.5) / against_physics.q.shape[1]
-    for i, (name, axes) in enumerate(zip(names, panels, strict=False)):
+    for name, axes in zip(names, panels, strict=False):
         limit = 0.0
-        for result, colour, words in (
-            (against_physics, BLUE, "emulator against physics"),
-            (repeated, ORANGE, "two runs of the emulator"),
+        for result, colour, words, height in (
+            (against_physics, BLUE, "emulator against physics", 0.97),
+            (repeated, ORANGE, "two runs of the emulator", 0.86),
         ):
             q = np.sort(result.q[result.names.index(name)])
-            outliers = np.mean(np.abs(q) >= 3)
-            axes.step(q, share, where="mid", color=colour, lw=1.1,
-                      label=words if i == 0 else f"{outliers:.1%}")  # fmt: skip
+            axes.step(q, share, where="mid", color=colour, lw=1.1, label=words)
+            axes.text(0.03, height, f"{np.mean(np.abs(q) >= OUTLIER):.1%}", color=colour,
+                      transform=axes.transAxes, va="top", fontsize=7.5)  # fmt: skip
             limit = max(limit, float(np.abs(q).max()))
         limit = 1.2 * max(limit, 0.05)
         wide = np.linspace(-limit, limit, 200)
