@@ -45,6 +45,9 @@ REST_RANGE = (3610.0, 7390.0)
 """Angstrom where the published networks have the resolution of MILES."""
 
 SCAN_TEMPLATES = 6
+PHOTOMETRY_FLOOR = 0.15
+"""Relative uncertainty of the bands: the networks have no emission lines, which bands hold."""
+
 REDSHIFT_WINDOW = 0.001
 """Half width of the uniform prior of the redshift around the best of the scan."""
 
@@ -69,13 +72,15 @@ def problem(
     prior = provabgs.prior(dist.Uniform(*redshift), cosmo.PLANCK13)
     bands = {name: flux for name, flux in observed.photometry.items() if name in BANDS}
     aperture = {"photometry": bands, "ln_aperture": dist.Normal(-0.5, 0.5)} if bands else {}
+    if bands:
+        aperture["photometry_floor"] = PHOTOMETRY_FLOOR
     # Galaxies broaden what MILES (2.54 Angstrom) resolves less well than the instruments.
     return spectrum_problem(rest, observed, prior, max_blur=2.5, **(aperture | options))
 
 
 def scan(rest: Any, observed: ObservedSpectrum, options: dict[str, Any]) -> dict[str, Any]:
-    """Best redshift of a grid from 0 to 0.6, by the likelihood of a few templates."""
-    low, high, step = 0.001, 0.6, 4e-4
+    """Best redshift of a grid from 0 to 0.55, by the likelihood of a few templates."""
+    low, high, step = 0.001, 0.55, 4e-4
     wide = spectrum_problem(
         rest, observed, provabgs.prior(dist.Uniform(low, high), cosmo.PLANCK13),
         velocity_dispersion=150.0, gas_dispersion=100.0, max_blur=np.inf, **options,
@@ -119,11 +124,11 @@ def quantiles(draws: np.ndarray) -> list[float]:
 def speed(target: Problem, x: np.ndarray, batch: int = 8) -> float:
     """Best microseconds per value and gradient in a batch."""
     both = jax.jit(jax.vmap(lambda p, x: jax.value_and_grad(p.logdensity)(x), (None, 0)))
-    x = jnp.asarray(x.reshape(-1, x.shape[-1])[:: x[..., 0].size // batch][:batch])
+    rows = jnp.asarray(x.reshape(-1, x.shape[-1])[:: x[..., 0].size // batch][:batch])
     times = []
     for _ in range(20):
         start = time.perf_counter()
-        jax.block_until_ready(both(target, x))
+        jax.block_until_ready(both(target, rows))
         times.append(time.perf_counter() - start)
     return 1e6 * min(times) / batch
 
@@ -224,12 +229,12 @@ def draw(
     name: str, target: Problem, samples: infer.Samples, observed: ObservedSpectrum, output: Path
 ) -> None:
     """The picture of a fit, whole and in parts."""
-    from jaxsed.plots import spectrum
+    from jaxsed.plots import spectrum_fit
 
     x = samples.x[0].reshape(-1, samples.x.shape[-1])
     best = x[np.argmax(samples.log_density[0])]
     rows = x[np.linspace(0, len(x) - 1, 24).astype(int)]
-    figure = spectrum(target, best, draws=rows, title=observed.name)
+    figure = spectrum_fit(target, best, draws=rows, title=observed.name)
     figure.savefig(output / f"{name}.png")
 
 

@@ -65,8 +65,15 @@ class _System(NamedTuple):
     """[term, pixel]"""
     lines: Array
     """[line, line pixel]"""
-    gram: Array
-    """[coefficient, coefficient] H."""
+    products: Array
+    """[coefficient, coefficient] A^T A."""
+
+    def h(self, scale: Array | float = 1.0) -> Array:
+        """[coefficient, coefficient] H, for columns times `scale`."""
+        n = self.products.shape[0]
+        return self.products * scale * jnp.reshape(scale, (-1, 1)) + jnp.eye(
+            n, dtype=self.products.dtype
+        )
 
 
 @struct.dataclass
@@ -112,7 +119,7 @@ class Spectrum:
         residual = system.model - self.scaled + best[:n_term] @ system.terms
         at_lines = residual[self.line_pixels] + best[n_term:] @ system.lines
         chi2 = jnp.sum(self.line_free * residual**2) + jnp.sum(at_lines**2) + jnp.sum(best**2)
-        return -0.5 * (chi2 + small.log_determinant(system.gram))
+        return -0.5 * (chi2 + small.log_determinant(system.h()))
 
     def normal_equation(self, prediction: SpectrumPrediction) -> tuple[Array, Array]:
         """``m C^-1 m`` and ``m C^-1 d`` with C the covariance that the coefficients add to.
@@ -120,11 +127,10 @@ class Spectrum:
         The calibration belongs to the mass that fits without it: to first order the same.
         """
         system = self._system(prediction)
-        n_term, n = self.polynomials.shape[0], system.gram.shape[0]
+        n_term, n = self.polynomials.shape[0], system.products.shape[0]
         scale = jnp.sum(system.model * self.scaled) / (jnp.sum(system.model**2) + 1e-12)
         scale = jnp.where(jnp.arange(n) < n_term, jnp.abs(scale), 1.0)
-        eye = jnp.eye(n, dtype=system.gram.dtype)
-        inverse = small.inverse_positive((system.gram - eye) * scale * scale[:, None] + eye)
+        inverse = small.inverse_positive(system.h(scale))
         on_model = scale * self._products(system, system.model)
         on_data = scale * self._products(system, self.scaled)
         solved = inverse @ on_model
@@ -153,7 +159,7 @@ class Spectrum:
         flux = best[n_term:] * self.line_sigma
         at_lines = flux @ _blurred(profiles, rows, self.offsets)
         lines = jnp.zeros_like(continuum).at[self.line_pixels].set(at_lines)
-        error = jnp.sqrt(jnp.diag(small.inverse_positive(system.gram))[n_term:])
+        error = jnp.sqrt(jnp.diag(small.inverse_positive(system.h()))[n_term:])
         return SpectrumFit(
             continuum=continuum,
             calibration=calibration,
@@ -170,8 +176,8 @@ class Spectrum:
         terms = self.polynomials * model
         # Block by block: that of the lines does not depend on the mass, and is computed once.
         mixed = (self.polynomials[:, self.line_pixels] * model[self.line_pixels]) @ lines.T
-        gram = jnp.block([[terms @ terms.T, mixed], [mixed.T, lines @ lines.T]])
-        return _System(model, terms, lines, gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
+        products = jnp.block([[terms @ terms.T, mixed], [mixed.T, lines @ lines.T]])
+        return _System(model, terms, lines, products)
 
     def _observed_lines(self, lines: Array) -> Array:
         """[line, line pixel] whitened columns of profiles of unit flux."""
@@ -187,7 +193,7 @@ class Spectrum:
     def _best(self, system: _System) -> Array:
         """[coefficient] the best coefficients, in prior widths."""
         right = self._products(system, self.scaled - system.model)
-        return small.inverse_positive(system.gram) @ right
+        return small.inverse_positive(system.h()) @ right
 
 
 def _blurred(spectra: Array, resolution: Array | None, offsets: tuple[int, ...]) -> Array:

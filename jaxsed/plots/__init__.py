@@ -1,15 +1,16 @@
 """Pictures of results and emulators, each a matplotlib `Figure`.
 
-``corner``, ``sed`` and ``sfh`` show one galaxy, ``catalog`` a run, ``compare`` two sets of values,
-``emulator_errors`` an emulator, ``validation_figures`` and ``spectrum_figures`` what ``jaxsed
-validate`` found; ``save_all`` writes PNGs of a run.  The figures are not known to
-pyplot, so nothing has to be closed and no backend is chosen: save one with ``figure.savefig``; a
-notebook shows it after ``%matplotlib inline``.
+``corner``, ``sed`` and ``sfh`` show one galaxy, ``spectrum_fit`` a fit of a spectrum, ``catalog`` a
+run, ``compare`` two sets of values, ``emulator_errors`` an emulator, ``validation_figures`` and
+``spectrum_figures`` what ``jaxsed validate`` found; ``save_all`` writes PNGs of a run.  The figures
+are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
+``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
 """
 
 from jaxsed.plots.emulator import emulator_errors
 from jaxsed.plots.galaxy import corner, sed, sfh
 from jaxsed.plots.run import catalog, compare, save_all
+from jaxsed.plots.spectrum import spectrum_fit
 from jaxsed.plots.validation import spectrum_figures, validation_figures
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "sed",
     "sfh",
     "spectrum_figures",
+    "spectrum_fit",
     "validation_figures",
 ]
