@@ -9,15 +9,20 @@ import numpyro.distributions as dist
 import pytest
 from fake_spectrum import C_KM_S, Full, brute_force, fake_rest, prior
 
+from jaxsed import cosmology as cosmo
 from jaxsed import params
 from jaxsed.spectra import spectrum_part, spectrum_problem
+from jaxsed.sps import provabgs
 from jaxsed.sps.banded import banded_matrix, integrals
 from jaxsed.sps.lines import LINES
 from jaxsed.sps.milky_way import dereddened, extinction
 from jaxsed.sps.observed import ObservedSpectrum, arm
 from jaxsed.sps.photometry import ab_flux, load_filter
 from jaxsed.sps.rest_photometry import rest_photometry
+from jaxsed.sps.rest_spectrum import rest_spectrum
+from jaxsed.sps.sed import galaxy_model
 from jaxsed.sps.spectroscopy import blur, spectrum_model
+from jaxsed.sps.ssp import load_ssp
 from jaxsed.sps.ssp_readers import air_to_vacuum
 
 WAVE = np.arange(4400.0, 6400.0, 0.8)
@@ -284,3 +289,19 @@ def test_extended_theta_keeps_its_type():
     assert type(one) is type(two) and one.extra == 1.0 and one.redshift == 0.1
     with pytest.raises(ValueError, match="already has slope"):
         params.extended(prior(), slope=1.0)
+
+
+def test_direct_physics_is_a_rest_frame_model():
+    """Its bands are those of the galaxy model of the same physics."""
+    ssp = load_ssp()
+    rest = rest_spectrum(provabgs.provabgs, ssp, wave_range=(2500.0, 12000.0))
+    bands = [load_filter(name) for name in ("sdss_g0", "sdss_r0", "sdss_i0")]
+    direct = galaxy_model(provabgs.provabgs, "x", ssp, bands, redshift_range=(0.1, 0.3))
+    theta = provabgs.ProvabgsTheta(
+        10.5, jnp.array([0.1, 0.2, 0.3, 0.4]), 0.1, 0.5, 5e-3, 5e-3, 0.5, 0.4, -0.3, 0.2
+    )
+    ours = rest_photometry(rest, bands, redshift_range=(0.1, 0.3), cosmology=cosmo.PLANCK15)
+    both = jax.jit(lambda t: (ours(t), direct(t)))(theta)
+    np.testing.assert_allclose(both[0], both[1], rtol=3e-3)
+    with pytest.raises(ValueError, match="within the grid"):
+        rest_spectrum(provabgs.provabgs, ssp, wave_range=(10.0, 12000.0))
