@@ -25,7 +25,8 @@ from jaxsed.emulators import (
     train_photometric,
 )
 from jaxsed.emulators.pairs import simulate_pairs
-from jaxsed.emulators.photometric import curve_difference
+from jaxsed.emulators.record import curve_difference
+from jaxsed.emulators.spread import train_spread
 from jaxsed.emulators.train import rmse_loss
 from jaxsed.learn import FitSettings
 from jaxsed.magnitudes import from_arsinh, to_arsinh
@@ -384,3 +385,45 @@ def test_softening_near_zero_flux():
     """Fluxes of zero, which absorption by the intergalactic medium makes, are learnable values."""
     mu = to_arsinh(np.zeros(3), 0.0)
     np.testing.assert_allclose(mu, 0.0, atol=1e-6)
+
+
+def test_sigma_at_a_theta_is_the_error_there():
+    rng = np.random.default_rng(4)
+    x = rng.uniform(LOW, HIGH, (40_000, 4))
+    truth = np.asarray(jax.vmap(EMULATOR.from_features)(jnp.asarray(x, float)), float)
+    # dusty galaxies are emulated four times worse; the second band is equally bad everywhere
+    noise = 0.01 * rng.normal(size=(40_000, 3)) * np.where(x[:, 2:3] > 1.5, [4, 1, 4], 1)
+    f10 = np.asarray(from_arsinh(truth - noise, 0.0))
+    measured = measure_error(EMULATOR, x, f10)
+    np.testing.assert_array_equal(measured.sigma(Theta()), measured.error_ab.sigma)
+    own = train_spread(KEY, measured, x, f10)
+    np.testing.assert_allclose(own.sigma(Theta(dust=0.5)), [0.01, 0.01, 0.01], rtol=0.15)
+    np.testing.assert_allclose(own.sigma(Theta(dust=2.5)), [0.04, 0.01, 0.04], rtol=0.15)
+    # outside the box it is that of the edge
+    np.testing.assert_allclose(own.sigma(Theta(dust=9.0)), own.sigma(Theta(dust=3.0)), rtol=1e-5)
+    figures = own.record.training["spread"]
+    # two bands gain ln of the mean spread over the spread, on average over both halves
+    expected = np.log(np.sqrt((1 + 16) / 2)) - 0.5 * np.log(4)
+    # of which a smooth function of dust misses a little at the step
+    assert 0.8 * 2 / 3 * expected < figures["log_likelihood_gain"] < 1.05 * 2 / 3 * expected
+    assert figures["beyond_3"] < 0.006
+    assert figures["beyond_3_of_one_sigma"] > 2 * figures["beyond_3"]
+    some = own.select(["r", "u"])
+    np.testing.assert_allclose(some.sigma(Theta()), np.asarray(own.sigma(Theta()))[[2, 0]])
+
+
+def test_sigma_at_a_theta_is_left_out_where_it_does_not_help(tmp_path):
+    rng = np.random.default_rng(4)
+    x = rng.uniform(LOW, HIGH, (12_000, 4))
+    truth = np.asarray(jax.vmap(EMULATOR.from_features)(jnp.asarray(x, float)), float)
+    f10 = np.asarray(from_arsinh(truth - 0.01 * rng.normal(size=truth.shape), 0.0))
+    even = train_spread(KEY, measure_error(EMULATOR, x, f10), x, f10)
+    if even.record.training["spread"]["log_likelihood_gain"] <= 0:
+        assert even.spread is None
+    np.testing.assert_allclose(even.sigma(Theta()), 0.01, rtol=0.1)
+    with pytest.raises(ValueError, match="10000 pairs or more, got 100"):
+        train_spread(KEY, EMULATOR, x[:100], f10[:100])
+    uneven = even.replace(spread=mlp.init(KEY, (4, 8, 3)))
+    uneven.save(tmp_path / "e.h5")
+    again = PhotometricEmulator.load(tmp_path / "e.h5")
+    np.testing.assert_array_equal(again.sigma(Theta()), uneven.sigma(Theta()))

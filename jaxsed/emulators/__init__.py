@@ -13,7 +13,8 @@ spectrum model is, `spectral_errors` says.
 
 from jaxsed.emulators.errors import ErrorSummary, measure_error
 from jaxsed.emulators.galaxy_spectrum import ProvabgsSpectrum
-from jaxsed.emulators.photometric import EmulatorRecord, FilterCurve, PhotometricEmulator
+from jaxsed.emulators.photometric import PhotometricEmulator
+from jaxsed.emulators.record import EmulatorRecord, FilterCurve
 from jaxsed.emulators.report import error_report, error_table, model_card
 from jaxsed.emulators.shelf import (
     cache_folder,

@@ -10,7 +10,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from rich.table import Table
 
-from jaxsed.emulators.photometric import PhotometricEmulator, curve_difference
+from jaxsed.emulators.photometric import PhotometricEmulator
+from jaxsed.emulators.record import curve_difference
 from jaxsed.emulators.report import without_nan
 from jaxsed.emulators.speed import Timing, time_emulator
 from jaxsed.emulators.train import EmulatorTarget

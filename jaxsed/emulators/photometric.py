@@ -12,12 +12,10 @@ far as the distance goes. Since F10 is of absolute magnitude about -20, the soft
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +26,7 @@ from jax.typing import ArrayLike
 from jaxsed import files, params
 from jaxsed.cosmology import PLANCK15, Cosmology, distance_modulus
 from jaxsed.emulators.errors import ErrorSummary
+from jaxsed.emulators.record import EmulatorRecord, FilterCurve, curve_difference
 from jaxsed.magnitudes import POGSON, from_arsinh
 from jaxsed.nets import mlp
 
@@ -47,46 +46,11 @@ _UNITS = {
 }
 
 _LN10 = math.log(10.0)
+LN_SPREAD = 4.0
+"""Largest |ln| of sigma(theta) over that of the band."""
+
 # A theta on the edge of the box may round to just outside it.
 _BOX_SLACK = 1e-5
-
-
-class FilterCurve(NamedTuple):
-    """Transmission of a band: `wave` [n] in Angstrom (vacuum), `transmission` [n] of any scale."""
-
-    wave: np.ndarray
-    transmission: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EmulatorRecord:
-    """What an emulator was made of and how: compared and hashed by content.
-
-    Static metadata: two emulators with equal records share compiled code.
-    """
-
-    physics: str = ""  # the physical model, such as "provabgs"
-    ssp: str = ""  # the stellar library, such as "pegase2"
-    curves: tuple[FilterCurve, ...] = ()  # [band], or empty when unknown
-    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON types
-    citations: tuple[str, ...] = ()
-
-    def digest(self) -> str:
-        """SHA-256 of the content."""
-        named = [self.physics, self.ssp, dict(self.training), list(self.citations)]
-        sha = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
-        for curve in self.curves:
-            for values in curve:
-                sha.update(np.ascontiguousarray(values, np.float64).tobytes() + b"|")
-        return sha.hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, EmulatorRecord) and self.digest() == other.digest()
-
-    def __hash__(self) -> int:
-        return hash((self.physics, self.ssp, len(self.curves)))
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
@@ -110,6 +74,8 @@ class PhotometricEmulator:
     mu_0: float = struct.field(pytree_node=False)  # softening magnitude of F10 [mag]
     activation: str = struct.field(pytree_node=False)
     record: EmulatorRecord = struct.field(pytree_node=False)
+    spread: mlp.Layers | None = None
+    """Network of ln of sigma(theta) over that of the band, see `jaxsed.emulators.spread`."""
 
     @classmethod
     def create(
@@ -168,7 +134,11 @@ class PhotometricEmulator:
         unknown = ErrorSummary.unknown(sizes[-1])
         return cls(
             layers=layers,
-            **parts,
+            feature_shift=parts["feature_shift"],
+            feature_scale=parts["feature_scale"],
+            output_mean=parts["output_mean"],
+            box_low=parts["box_low"],
+            box_high=parts["box_high"],
             error=unknown,
             error_ab=unknown,
             cosmology=cosmology,
@@ -205,6 +175,18 @@ class PhotometricEmulator:
         x = (features - self.feature_shift) / self.feature_scale
         return mlp.apply(self.layers, x, self.activation) + self.output_mean
 
+    def sigma(self, theta: Theta) -> Array:
+        """Standard deviation [band] of the AB error at theta [mag]; NaN if it was not measured.
+
+        Without a `spread` the one of the band.
+        """
+        if self.spread is None:
+            return self.error_ab.sigma
+        features = params.features(theta, self.feature_names)
+        x = jnp.clip(features, self.box_low, self.box_high) - self.feature_shift
+        ln_spread = mlp.apply(self.spread, x / self.feature_scale)
+        return self.error_ab.sigma * jnp.exp(jnp.clip(ln_spread, -LN_SPREAD, LN_SPREAD))
+
     def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies within the ranges of the training set."""
         return ~jnp.any(self._outside(theta))
@@ -235,8 +217,12 @@ class PhotometricEmulator:
         index = np.array([self.band_names.index(name) for name in band_names])
         w, b = self.layers[-1]
         curves = tuple(self.record.curves[i] for i in index) if self.record.curves else ()
+        spread = self.spread
+        if spread is not None:
+            spread = (*spread[:-1], (spread[-1][0][:, index], spread[-1][1][index]))
         return dataclasses.replace(
             self,
+            spread=spread,
             layers=(*self.layers[:-1], (w[:, index], b[index])),
             output_mean=self.output_mean[index],
             error=self.error.select(index),
@@ -265,6 +251,8 @@ class PhotometricEmulator:
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         for i, layer in enumerate(self.layers):
             arrays |= {f"layers/{i}/{j}": part for j, part in enumerate(layer)}
+        for i, layer in enumerate(self.spread or ()):
+            arrays |= {f"spread/{i}/{j}": part for j, part in enumerate(layer)}
         for name in ("error", "error_ab"):
             arrays |= {f"{name}/{k}": v for k, v in vars(getattr(self, name)).items()}
         for i, curve in enumerate(self.record.curves):
@@ -296,14 +284,12 @@ class PhotometricEmulator:
             record["physics"], record["ssp"], curves, record["training"],
             tuple(record["citations"]),
         )  # fmt: skip
-        layers = tuple(
-            tuple(
-                jnp.asarray(arrays[name], float)
-                for j in range(len(arrays))
-                if (name := f"layers/{i}/{j}") in arrays
-            )
-            for i in range(n_layers)
-        )
+        layers = _layers(arrays, "layers")
+        if len(layers) != n_layers:
+            raise ValueError(f"{len(layers)} of {n_layers} layers")
+        spread = _layers(arrays, "spread") or None
+        if spread is not None:
+            mlp.check_layers(spread)
         emulator = cls.create(
             layers,
             (arrays["feature_shift"], arrays["feature_scale"], arrays["output_mean"]),
@@ -320,7 +306,7 @@ class PhotometricEmulator:
             )
             for name in ("error", "error_ab")
         )
-        return dataclasses.replace(emulator, error=error, error_ab=error_ab)
+        return dataclasses.replace(emulator, error=error, error_ab=error_ab, spread=spread)
 
     def save(self, path: str | Path) -> None:
         """Write to an HDF5 file, with names, units, ranges, errors and a checksum."""
@@ -341,12 +327,10 @@ class PhotometricEmulator:
             raise ValueError(f"{path}: not a complete emulator ({problem})") from problem
 
 
-def curve_difference(a: FilterCurve, b: FilterCurve) -> float:
-    """Half the integral of |T_a - T_b| over ln wave, each T of unit integral: 0 same, 1 apart."""
-    wave = np.union1d(a.wave, b.wave)
-    x = np.log(wave)
-    scaled = []
-    for curve in (a, b):
-        t = np.interp(wave, curve.wave, np.clip(curve.transmission, 0, None), left=0, right=0)
-        scaled.append(t / np.trapezoid(t, x))
-    return float(0.5 * np.trapezoid(np.abs(scaled[0] - scaled[1]), x))
+def _layers(arrays: Mapping[str, np.ndarray], stem: str) -> mlp.Layers:
+    """The layers stored as ``stem/i/j``; empty if there are none."""
+    layers: list[tuple[Array, ...]] = []
+    while f"{stem}/{len(layers)}/0" in arrays:
+        names = (f"{stem}/{len(layers)}/{j}" for j in range(4))
+        layers.append(tuple(jnp.asarray(arrays[n], float) for n in names if n in arrays))
+    return tuple(layers)

@@ -30,12 +30,8 @@ from jax.typing import ArrayLike
 from jaxsed import files, params
 from jaxsed.cosmology import Cosmology
 from jaxsed.emulators.errors import ErrorSummary
-from jaxsed.emulators.photometric import (
-    EmulatorRecord,
-    FilterCurve,
-    PhotometricEmulator,
-    Theta,
-)
+from jaxsed.emulators.photometric import PhotometricEmulator, Theta
+from jaxsed.emulators.record import EmulatorRecord, FilterCurve
 from jaxsed.magnitudes import from_arsinh, to_arsinh
 
 KIND = "jaxsed stitched emulator"
@@ -131,6 +127,15 @@ class StitchedEmulator:
     def from_features(self, features: Array) -> Array:
         """Arsinh magnitudes [band] of F10 for features [feature] in `feature_names`' order."""
         return to_arsinh(self._sum(features), self.mu_0)
+
+    def sigma(self, theta: Theta) -> Array:
+        """Standard deviation [band] of the AB error at theta [mag]; NaN if it was not measured.
+
+        In an overlap the weighted mean of both: their errors may be alike.
+        """
+        own = jnp.stack([member.sigma(theta) for member in self.members])
+        weights = self.weights(theta.redshift)[:, None]
+        return jnp.sum(jnp.where(weights > 0, weights * own, 0.0), 0)
 
     def weights(self, redshift: ArrayLike) -> Array:
         """Weight [member] of each member at a redshift; beyond the windows that of the outermost.

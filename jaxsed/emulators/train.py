@@ -13,9 +13,19 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.cosmology import PLANCK15, Cosmology
+from jaxsed.emulators import spread
 from jaxsed.emulators.errors import measure_error
-from jaxsed.emulators.pairs import Scaling, Simulate, box_of, scaled, scaling_of, simulate_pairs
-from jaxsed.emulators.photometric import EmulatorRecord, FilterCurve, PhotometricEmulator
+from jaxsed.emulators.pairs import (
+    Pairs,
+    Scaling,
+    Simulate,
+    box_of,
+    scaled,
+    scaling_of,
+    simulate_pairs,
+)
+from jaxsed.emulators.photometric import PhotometricEmulator
+from jaxsed.emulators.record import EmulatorRecord, FilterCurve
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
 
@@ -68,6 +78,7 @@ class TrainSettings:
     activation: str = "gelu_tanh"
     loss: str = "rmse"  # or "band_rmse", see `rmse_loss`
     fresh: bool = False  # simulate n_train new pairs for every epoch
+    spread: bool = True  # learn sigma(theta) from the test pairs, see `jaxsed.emulators.spread`
     fit: FitSettings = FAST
 
     def __post_init__(self):
@@ -139,8 +150,20 @@ def train_photometric(
         key, data, target._replace(box=box), scaling,
         settings=settings, checkpoint=checkpoint, progress=progress, notes=notes,
     )  # fmt: skip
-    test = pairs(key_test, settings.n_test)
-    return measure_error(emulator, test.features, test.f10), history
+    return judged(key, emulator, pairs(key_test, settings.n_test), settings), history
+
+
+def judged(
+    key: Array, emulator: PhotometricEmulator, test: Pairs, settings: TrainSettings
+) -> PhotometricEmulator:
+    """The emulator with its errors on pairs it has not seen, and how they depend on theta.
+
+    The latter if the settings say so and there are pairs enough.
+    """
+    emulator = measure_error(emulator, test.features, test.f10)
+    if settings.spread and len(test.features) >= spread.MIN_PAIRS:
+        emulator = spread.train_spread(key, emulator, test.features, test.f10)
+    return emulator
 
 
 def train_on(

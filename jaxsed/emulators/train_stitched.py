@@ -14,7 +14,7 @@ from jaxsed.emulators.errors import measure_error
 from jaxsed.emulators.pairs import Simulate, box_of, scaled, scaling_of
 from jaxsed.emulators.photometric import PhotometricEmulator
 from jaxsed.emulators.stitched import WINDOWS, StitchedEmulator, Windows, check_windows
-from jaxsed.emulators.train import EmulatorTarget, TrainSettings, train_on
+from jaxsed.emulators.train import EmulatorTarget, TrainSettings, judged, train_on
 from jaxsed.emulators.widths import finished, simulate_sets
 
 
@@ -64,7 +64,7 @@ def train_stitched(
             member = _train_member(
                 own_key, pairs.train, target, (low, high), settings, own, progress
             )
-            member = measure_error(member, pairs.test.features, pairs.test.f10)
+            member = judged(own_key, member, pairs.test, settings)
             if file is not None:
                 member.save(file)
                 file.with_suffix(".checkpoint").unlink(missing_ok=True)

@@ -17,7 +17,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxsed.emulators.errors import measure_error
 from jaxsed.emulators.ladder import WidthLadder, judge, width_result
 from jaxsed.emulators.pairs import (
     PairSets,
@@ -28,7 +27,7 @@ from jaxsed.emulators.pairs import (
     simulate_pairs,
 )
 from jaxsed.emulators.photometric import PhotometricEmulator
-from jaxsed.emulators.train import EmulatorTarget, Keys, TrainSettings, train_on
+from jaxsed.emulators.train import EmulatorTarget, Keys, TrainSettings, judged, train_on
 from jaxsed.magnitudes import POGSON
 
 
@@ -106,7 +105,7 @@ def choose_width(
                 settings=run, checkpoint=checkpoint, progress=progress,
                 notes={"simulations_not_finite": pairs.train.n_invalid},
             )  # fmt: skip
-            emulator = measure_error(emulator, pairs.test.features, pairs.test.f10)
+            emulator = judged(key, emulator, pairs.test, run)
             if file is not None and checkpoint is not None:
                 emulator.save(file)
                 checkpoint.unlink(missing_ok=True)
@@ -186,10 +185,9 @@ def finished(file: Path | None, key: Array, settings: TrainSettings) -> Photomet
     emulator = PhotometricEmulator.load(file)
     training = emulator.record.training
 
-    def named(settings):
-        return {k: v for k, v in settings.items() if k != "fit"}
-
-    same_settings = named(training["settings"]) == named(dataclasses.asdict(settings))
+    own = dataclasses.asdict(settings)
+    made = training["settings"]
+    same_settings = all(own[k] == made[k] for k in own.keys() & made.keys() - {"fit", "spread"})
     if not same_settings or training["seed"] != np.asarray(jax.random.key_data(key)).tolist():
         raise ValueError(
             f"{file} is of a run with another key or settings: "
