@@ -10,7 +10,8 @@ import pytest
 from fake_spectrum import C_KM_S, Full, brute_force, fake_rest, prior
 
 from jaxsed import cosmology as cosmo
-from jaxsed import params
+from jaxsed import infer, params
+from jaxsed.plots import spectrum_fit
 from jaxsed.spectra import spectrum_part, spectrum_problem
 from jaxsed.sps import provabgs
 from jaxsed.sps.banded import banded_matrix, integrals
@@ -305,3 +306,55 @@ def test_direct_physics_is_a_rest_frame_model():
     np.testing.assert_allclose(both[0], both[1], rtol=3e-3)
     with pytest.raises(ValueError, match="within the grid"):
         rest_spectrum(provabgs.provabgs, ssp, wave_range=(10.0, 12000.0))
+
+
+def _mock(redshift, *, photometry=False, seed=0):
+    """A problem whose data are those of `THETA` with noise of 2 %, and one line."""
+    rng = np.random.default_rng(seed)
+    observed = ObservedSpectrum("mock", (_arm(sigma=1.0),)).masked([(5600.0, 5650.0)])
+    options = {"gas_dispersion": 100.0, "lines": [k for k in LINES if k.name == "Hβ 4861"]}
+    if photometry:
+        options |= {"photometry": {"sdss_r0": (1e-9, 1e-11)}, "ln_aperture": dist.Normal(0.0, 1.0)}
+    blank = spectrum_problem(fake_rest(), observed, prior(redshift), **options)
+    model, _ = spectrum_part(blank)
+    seen = model(THETA)
+    profile = np.zeros(WAVE.size)
+    profile[np.asarray(seen.lines.profiles.pixels)] = seen.lines.profiles(0.0, 100.0)[0]
+    flux = np.asarray(seen.continuum) + 40 * profile
+    noise = 0.02 * np.median(flux)
+    first = observed.arms[0]
+    noisy = dataclasses.replace(
+        first, flux=flux + noise * rng.normal(size=flux.size), ivar=(first.ivar > 0) / noise**2
+    )
+    return spectrum_problem(
+        fake_rest(), ObservedSpectrum("mock", (noisy,)), prior(redshift), **options
+    )
+
+
+def test_picture_shows_what_was_fitted():
+    problem = _mock(dist.Uniform(0.099, 0.101), photometry=True)
+    x = np.asarray(problem.unconstrain(type(problem.prior)(*THETA[:5], 100.0, 0.0)))
+    figure = spectrum_fit(problem, x, title="mock")
+    whole, below, *zooms, bands = figure.axes
+    assert whole.get_title(loc="left") == "mock" and len(zooms) >= 1
+    residual = below.lines[0].get_ydata()
+    used = np.asarray(spectrum_part(problem)[1].inverse_sigma) > 0
+    assert np.array_equal(np.isfinite(residual), used)
+    assert 0.8 < np.nanstd(residual) < 1.2
+    shaded = [p for p in below.patches if p.get_width() > 40]
+    assert len(shaded) == 1 and shaded[0].get_x() == pytest.approx(5600.0, abs=1.0)
+    assert [t.get_text() for t in bands.get_xticklabels()] == ["sdss\nr0"]
+
+
+@pytest.mark.slow
+def test_posterior_of_a_mock_holds_the_truth():
+    problem = _mock(dist.Uniform(0.099, 0.101))
+    settings = infer.Settings(warmup=300, draws=500, warmup_chains=8, starts=4)
+    samples = infer.sample(jax.random.key(0), problem, method="hmc", settings=settings)
+    assert samples.diagnostics.passes()[0]
+    assert samples.flux.shape[-1] == 0
+    for name in ("log_mass_formed", "slope", "depth", "redshift", "velocity_dispersion"):
+        draws, truth = getattr(samples.theta, name), getattr(THETA, name)
+        assert abs(draws.mean() - truth) < 4 * draws.std(), name
+    # 2 % per pixel in 2,500 pixels: the redshift to a few km/s.
+    assert samples.theta.redshift.std() * C_KM_S < 10.0

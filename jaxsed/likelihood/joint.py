@@ -23,7 +23,11 @@ class JointPrediction(NamedTuple):
 
 @struct.dataclass
 class Joint:
-    """Independent photometry and spectrum: log likelihoods add."""
+    """Independent photometry and spectrum: log likelihoods add.
+
+    The marginalised lines of the spectrum are not part of the bands: where lines are strong, the
+    bands need an error floor of the size of their share.
+    """
 
     photometry: Photometry
     spectrum: Spectrum

@@ -283,9 +283,11 @@ def _visible(line: EmissionLine, arms: Sequence[Arm], redshift_range: tuple[floa
 
 
 def _sees(arm: Arm, wave: float, redshift_range: tuple[float, float]) -> bool:
+    """Whether two used pixels are within 200 km/s, or two pixels, of a line at either end."""
+    distance = np.maximum(200 / C_LIGHT_KM_S * arm.wave, 2 * np.diff(arm.edges))[arm.used]
     used = arm.wave[arm.used]
-    near = [np.abs(used / (wave * (1 + z)) - 1) < 200 / C_LIGHT_KM_S for z in redshift_range]
-    return all(np.count_nonzero(at) > 2 for at in near)
+    near = [np.abs(used - wave * (1 + z)) < distance for z in redshift_range]
+    return all(np.count_nonzero(at) > 1 for at in near)
 
 
 def _line_profiles(
