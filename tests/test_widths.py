@@ -191,3 +191,61 @@ def test_wrong_requests(options, complaint):
     pairs = Pairs(np.zeros((10, 4), np.float32) + LOW, np.ones((10, 3), np.float32))
     with pytest.raises(ValueError, match=complaint):
         choose_width(KEY, PairSets(pairs, pairs), TARGET._replace(box=(LOW, HIGH)), **options)
+
+
+def simulate_with_tangents(key, n):
+    """The toy simulator with directions and the changes of its fluxes along them."""
+    x, f10 = toy_simulate(key, n)
+    direction = np.array(jax.random.normal(jax.random.fold_in(key, 1), x.shape))
+    step = 1e-3
+    slope = [toy_f10(x + sign * step * direction) for sign in (1, -1)]
+    slope = (slope[0] - slope[1]) / (2 * step)
+    direction[0] = np.nan  # no derivative there
+    return x, f10, direction, slope
+
+
+def toy_f10(x):
+    slope = np.array([2.0, 1.0, 0.5])
+    mu = -20 + slope * x[:, 2:3] + np.sin(2 * x[:, 3:] - slope) + x[:, :1] * x[:, 1:2]
+    return 10 ** (-0.4 * mu)  # so far above the softening that arsinh is AB
+
+
+def test_training_on_derivatives(tmp_path):
+    pairs = simulate_pairs(KEY, simulate_with_tangents, 500, (4, 3), tangents=True)
+    assert pairs.n_invalid == 0  # a pair without a derivative still has its value
+    scaling = scaling_of(pairs, 0.0)
+    x, y, direction, slope = scaled(pairs, scaling, 0.0)
+    assert not direction[0].any() and not slope[0].any()
+    np.testing.assert_allclose(np.sqrt(np.mean(direction[1:] ** 2, 1)), 1.0, rtol=1e-5)
+    # the changes are those of the magnitudes along the direction
+    step = 1e-2
+    there = (x + step * direction) * scaling.feature_scale + scaling.feature_shift
+    change = -2.5 * np.log10(toy_f10(there)) - scaling.output_mean - y
+    np.testing.assert_allclose(change[1:] / step, slope[1:], atol=0.1)
+
+    def train(sobolev):
+        settings = TrainSettings(**vars(SETTINGS) | {"width": 16, "sobolev": sobolev})
+        emulator, _ = train_photometric(
+            KEY, simulate_with_tangents, TARGET, settings=settings, progress=False
+        )
+        return emulator
+
+    points, f10, v, truth = simulate_with_tangents(jax.random.key(5), 400)
+    truth = -2.5 / np.log(10) * truth[1:] / f10[1:]
+
+    def gradient_error(emulator):
+        found = jax.vmap(lambda x, v: jax.jvp(emulator.from_features, (x,), (v,))[1])(
+            points[1:].astype(np.float32), v[1:].astype(np.float32)
+        )
+        return np.mean(np.abs(found - truth))
+
+    assert gradient_error(train(1.0)) < 0.8 * gradient_error(train(0.0))
+    with pytest.raises(ValueError, match=r"\(4000, 4\), \(4000, 3\), \(4000, 4\), \(4000, 3\)"):
+        train_photometric(
+            KEY, toy_simulate, TARGET,
+            settings=TrainSettings(**vars(SETTINGS) | {"sobolev": 1.0}), progress=False,
+        )  # fmt: skip
+    kept = simulate_pairs(
+        KEY, simulate_with_tangents, 500, (4, 3), tangents=True, folder=tmp_path / "p"
+    )
+    np.testing.assert_array_equal(kept.slope, pairs.slope)

@@ -39,8 +39,9 @@ def train_stitched_emulator(
 
     def of(low: float, high: float):
         return emulation(
-            family, ssp, bands, (low, high), cosmology=cosmology, birth_cloud_age=birth_cloud_age
-        )
+            family, ssp, bands, (low, high),
+            cosmology=cosmology, birth_cloud_age=birth_cloud_age, tangents=settings.sobolev > 0,
+        )  # fmt: skip
 
     _, target = of(*windows[0])
     return train_stitched(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxsed import params
@@ -39,21 +41,44 @@ BLOCK = 256
 """Galaxies simulated together: their spectra then stay in the processor's caches."""
 
 
-def simulator(family: GalaxyFamily, model: GalaxyModel, redshift_range: tuple[float, float]):
-    """``simulate(key, n) -> (features, F10)`` for `train_photometric`."""
+def simulator(
+    family: GalaxyFamily,
+    model: GalaxyModel,
+    redshift_range: tuple[float, float],
+    *,
+    tangents: bool = False,
+) -> Simulate:
+    """``simulate(key, n) -> (features, F10)`` for `train_photometric`.
+
+    With `tangents` also the changes of both along the difference of two random galaxies, which
+    stays inside every parameter's range and on the simplex of a star formation history.
+    """
     low, high = redshift_range
 
-    def one(key: Array, model: GalaxyModel) -> tuple[Array, Array]:
+    def draw(key: Array) -> Any:
         key_z, key_theta = jax.random.split(key)
         redshift = low + (high - low) * jax.random.uniform(key_z)
-        theta = family.training_draw(key_theta, redshift)
-        return params.features(theta, family.features), model.shape(theta)
+        return family.training_draw(key_theta, redshift)
+
+    def one(key: Array, model: GalaxyModel) -> tuple[Array, ...]:
+        def pair(theta):
+            return params.features(theta, family.features), model.shape(theta)
+
+        theta = draw(key)
+        if not tangents:
+            return pair(theta)
+        theta, other = (
+            jax.tree.map(lambda a: jnp.asarray(a, float), t)
+            for t in (theta, draw(jax.random.fold_in(key, 1)))
+        )
+        values, changes = jax.jvp(pair, (theta,), (jax.tree.map(jnp.subtract, other, theta),))
+        return *values, *changes
 
     @jax.jit
-    def blocks(keys: Array, model: GalaxyModel) -> tuple[Array, Array]:
+    def blocks(keys: Array, model: GalaxyModel) -> tuple[Array, ...]:
         return jax.lax.map(lambda key: one(key, model), keys, batch_size=BLOCK)
 
-    def simulate(key: Array, n: int) -> tuple[Array, Array]:
+    def simulate(key: Array, n: int) -> tuple[Array, ...]:
         return blocks(jax.random.split(key, n), model)
 
     return simulate
@@ -67,8 +92,11 @@ def emulation(
     *,
     cosmology: Cosmology = PLANCK15,
     birth_cloud_age: float | None = None,
+    tangents: bool = False,
 ) -> tuple[Simulate, EmulatorTarget]:
     """What an emulator of `family` in these bands learns from, and what it is of.
+
+    `tangents` are for settings with a `sobolev` weight, see `simulator`.
 
     Raises ValueError naming bands that the SSP grid does not reach in the redshift range.
     """
@@ -85,7 +113,7 @@ def emulation(
         cosmology=cosmology,
         citations=(*family.citations, ssp.citation),
     )
-    return simulator(family, model, redshift_range), target
+    return simulator(family, model, redshift_range, tangents=tangents), target
 
 
 def train_emulator(
@@ -106,8 +134,9 @@ def train_emulator(
     Raises ValueError naming bands that the SSP grid does not reach in the redshift range.
     """
     simulate, target = emulation(
-        family, ssp, bands, redshift_range, cosmology=cosmology, birth_cloud_age=birth_cloud_age
-    )
+        family, ssp, bands, redshift_range,
+        cosmology=cosmology, birth_cloud_age=birth_cloud_age, tangents=settings.sobolev > 0,
+    )  # fmt: skip
     return train_photometric(
         key, simulate, target, settings=settings, checkpoint=checkpoint, progress=progress
     )

@@ -4,7 +4,9 @@ The simulations come through a function handed in, so this module knows nothing 
 
     simulate(key, n) -> (features [n, feature], F10 [n, band] in maggies)
 
-where F10 is the flux of 10^10 Msun formed at 10 pc (see `jaxsed.emulators.photometric`).
+where F10 is the flux of 10^10 Msun formed at 10 pc (see `jaxsed.emulators.photometric`). For
+training on derivatives as well it returns two arrays more: a direction in the features and the
+change of F10 along it, of the same shapes.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from jax import Array
 
 from jaxsed.magnitudes import to_arsinh
 
-Simulate = Callable[[Array, int], tuple[Array, Array]]
+Simulate = Callable[[Array, int], tuple[Array, ...]]
 
 _CHUNK = 50_000
 _MAX_INVALID = 0.01
@@ -38,6 +40,10 @@ class Pairs(NamedTuple):
     """[pair, band] float32, maggies."""
     n_invalid: int = 0
     """How many more were simulated and left out, because a value was not finite."""
+    direction: np.ndarray | None = None
+    """[pair, feature] float32; zero where the derivative is not finite."""
+    slope: np.ndarray | None = None
+    """[pair, band] float32, change of F10 along it."""
 
 
 class PairSets(NamedTuple):
@@ -53,6 +59,7 @@ def simulate_pairs(
     n: int,
     widths: tuple[int, int],
     *,
+    tangents: bool = False,
     folder: str | Path | None = None,
     label: str = "",
     report: Callable[[int], None] = lambda done: None,
@@ -64,6 +71,7 @@ def simulate_pairs(
         simulate: makes pairs, see the module's docstring.
         n: pairs to simulate.
         widths: number of features and of bands.
+        tangents: keep directions and slopes, which `simulate` must return.
         folder: keeps the pairs as memory-mapped ``.npy`` files; a call that was interrupted goes
             on from its last chunk, and one that was not finds its pairs made.
         label: what the simulator is of, so that a folder's pairs are not taken for others.
@@ -73,59 +81,62 @@ def simulate_pairs(
         ValueError: simulations of the wrong shape, more than 1 % of them not finite, or a folder
             with the pairs of another key, number, shape or label.
     """
-    features, f10, done, rows = _open(key, n, widths, folder, label)
+    arrays, done, rows = _open(key, n, widths * (2 if tangents else 1), folder, label)
     size = min(_CHUNK, n)
     for i in range(done, -(-n // size)):
         # always a full chunk, so that the simulator compiles for one shape
-        x, f = simulate(jax.random.fold_in(key, i), size)
-        expected = tuple((size, width) for width in widths)
-        if (jnp.shape(x), jnp.shape(f)) != expected:
+        made = simulate(jax.random.fold_in(key, i), size)[: len(arrays)]
+        expected = tuple((size, array.shape[1]) for array in arrays)
+        if tuple(map(jnp.shape, made)) != expected:
             raise ValueError(
-                f"expected simulate to return arrays of shapes {expected[0]} and {expected[1]}, "
-                f"got {jnp.shape(x)} and {jnp.shape(f)}"
+                f"expected simulate to return arrays of shapes {', '.join(map(str, expected))}, "
+                f"got {', '.join(map(str, map(jnp.shape, made)))}"
             )
-        fresh = [np.asarray(a)[: n - i * size] for a in (x, f)]
+        fresh = [np.asarray(a)[: n - i * size] for a in made]
         finite = np.isfinite(fresh[0]).all(1) & np.isfinite(fresh[1]).all(1)
+        if tangents:
+            known = np.isfinite(fresh[2]).all(1) & np.isfinite(fresh[3]).all(1)
+            fresh[2:] = [np.where(known[:, None], a, 0.0) for a in fresh[2:]]
         stop = rows + int(finite.sum())
-        features[rows:stop], f10[rows:stop] = (a[finite] for a in fresh)
+        for array, values in zip(arrays, fresh, strict=True):
+            array[rows:stop] = values[finite]
         rows = stop
         report(min((i + 1) * size, n))
         if folder is not None:
-            _save_progress(Path(folder), _identity(key, n, widths, label), i + 1, rows)
+            identity = _identity(key, n, [a.shape[1] for a in arrays], label)
+            _save_progress(Path(folder), identity, i + 1, rows)
     n_invalid = n - rows
     if n_invalid > _MAX_INVALID * n:
         raise ValueError(
             f"{n_invalid} of {n} simulations are not finite, more than {_MAX_INVALID:.0%}: "
             "narrow the ranges that the simulator draws from"
         )
-    return Pairs(features[:rows], f10[:rows], n_invalid)
+    features, f10, *rest = (array[:rows] for array in arrays)
+    return Pairs(features, f10, n_invalid, *rest)
 
 
 def _open(key, n, widths, folder, label):
     """Arrays to fill, and how many chunks and rows of them are filled."""
     if folder is None:
-        return *(np.empty((n, width), np.float32) for width in widths), 0, 0
+        return [np.empty((n, width), np.float32) for width in widths], 0, 0
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "features.npy", folder / "f10.npy"]
+    names = ("features", "f10", "direction", "slope")[: len(widths)]
+    paths = [folder / f"{name}.npy" for name in names]
     progress = folder / "pairs.json"
     if not progress.exists():
-        maps = [
+        return [
             np.lib.format.open_memmap(path, "w+", np.float32, (n, width))
             for path, width in zip(paths, widths, strict=True)
-        ]
-        return *maps, 0, 0
+        ], 0, 0  # fmt: skip
     known = json.loads(progress.read_text())
     if known["identity"] != _identity(key, n, widths, label):
         raise ValueError(
             f"{folder} holds other pairs (another key, number, shape or simulator): "
             "use another folder, or remove this one"
         )
-    return (
-        *(np.lib.format.open_memmap(path, "r+") for path in paths),
-        known["chunks"],
-        known["rows"],
-    )
+    arrays = [np.lib.format.open_memmap(path, "r+") for path in paths]
+    return arrays, known["chunks"], known["rows"]
 
 
 def _identity(key, n, widths, label) -> str:
@@ -158,17 +169,26 @@ def scaling_of(pairs: Pairs, mu_0: float) -> Scaling:
     )
 
 
-def scaled(pairs: Pairs, scaling: Scaling, mu_0: float) -> tuple[np.ndarray, np.ndarray]:
+def scaled(pairs: Pairs, scaling: Scaling, mu_0: float) -> tuple[np.ndarray, ...]:
     """Inputs [pair, feature] and targets [pair, band] of the network, float32.
 
-    Made in parts, so that besides the result nothing of its size is held in memory.
+    With derivatives also directions [pair, feature], of a root mean square of one in the inputs,
+    and the change of the targets along them [pair, band]. Made in parts, so that besides the
+    result nothing of its size is held in memory.
     """
-    x = np.empty(pairs.features.shape, np.float32)
-    y = np.empty(pairs.f10.shape, np.float32)
-    for part in _slices(len(x)):
-        x[part] = (pairs.features[part] - scaling.feature_shift) / scaling.feature_scale
-        y[part] = np.asarray(to_arsinh(pairs.f10[part], mu_0)) - scaling.output_mean
-    return x, y
+    shapes = [pairs.features.shape, pairs.f10.shape] * (1 if pairs.slope is None else 2)
+    out = tuple(np.empty(shape, np.float32) for shape in shapes)
+    for part in _slices(len(pairs.features)):
+        f10 = pairs.f10[part]
+        out[0][part] = (pairs.features[part] - scaling.feature_shift) / scaling.feature_scale
+        out[1][part] = np.asarray(to_arsinh(f10, mu_0)) - scaling.output_mean
+        if pairs.direction is not None and pairs.slope is not None:
+            direction = pairs.direction[part] / scaling.feature_scale
+            length = np.sqrt(np.mean(direction**2, 1, keepdims=True))
+            length = np.where(length > 0, length, 1.0)
+            slope = jax.jvp(lambda f: to_arsinh(f, mu_0), (f10,), (pairs.slope[part],))[1]
+            out[2][part], out[3][part] = direction / length, np.asarray(slope) / length
+    return out
 
 
 def box_of(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

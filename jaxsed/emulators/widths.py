@@ -131,6 +131,7 @@ def simulate_sets(
     train, test = (
         simulate_pairs(
             k, simulate, n, target.widths, label=label,
+            tangents=settings.sobolev > 0 and name == "train",
             folder=None if folder is None else Path(folder) / name,
         )
         for k, n, name in (
