@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ CACHE_SETTINGS = TrainSettings(
 )
 """Sizes of an emulator that `jaxsed fit --train` makes for the user's cache."""
 
+EDGE = 4.0
+"""Largest normal coordinate at which derivatives are taken."""
+
 BLOCK = 256
 """Galaxies simulated together: their spectra then stay in the processor's caches."""
 
@@ -50,28 +54,32 @@ def simulator(
 ) -> Simulate:
     """``simulate(key, n) -> (features, F10)`` for `train_photometric`.
 
-    With `tangents` also the changes of both along the difference of two random galaxies, which
-    stays inside every parameter's range and on the simplex of a star formation history.
+    With `tangents` also the changes of both along a random direction in the redshift and in the
+    normal coordinates of the prior.
     """
     low, high = redshift_range
 
-    def draw(key: Array) -> Any:
+    def draw(key: Array) -> tuple[Array, Any]:
         key_z, key_theta = jax.random.split(key)
         redshift = low + (high - low) * jax.random.uniform(key_z)
-        return family.training_draw(key_theta, redshift)
+        return redshift, family.training_draw(key_theta, redshift)
 
     def one(key: Array, model: GalaxyModel) -> tuple[Array, ...]:
-        def pair(theta):
+        redshift, theta = draw(key)
+        if not tangents:
             return params.features(theta, family.features), model.shape(theta)
 
-        theta = draw(key)
-        if not tangents:
-            return pair(theta)
-        theta, other = (
-            jax.tree.map(lambda a: jnp.asarray(a, float), t)
-            for t in (theta, draw(jax.random.fold_in(key, 1)))
-        )
-        values, changes = jax.jvp(pair, (theta,), (jax.tree.map(jnp.subtract, other, theta),))
+        def pair(redshift, u):
+            moved = params.constrain(family.prior(redshift), u)[0]
+            moved = moved._replace(log_mass_formed=theta.log_mass_formed)
+            return params.features(moved, family.features), model.shape(moved)
+
+        # the edges of the box are infinitely far away in normal coordinates
+        u = jnp.clip(params.unconstrain(family.prior(redshift), theta), -EDGE, EDGE)
+        key_z, key_u = jax.random.split(jax.random.fold_in(key, 1))
+        # as long in redshift as the standard deviation of its uniform distribution
+        dz = (high - low) / math.sqrt(12) * jax.random.normal(key_z)
+        values, changes = jax.jvp(pair, (redshift, u), (dz, jax.random.normal(key_u, u.shape)))
         return *values, *changes
 
     @jax.jit
