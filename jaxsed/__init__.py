@@ -20,9 +20,12 @@ _PUBLIC = {
     "load_results": "jaxsed.catalog.results",
     "load_spectrum_emulator": "jaxsed.emulators",
     "load_ssp": "jaxsed.sps.ssp",
-    "photometry": "jaxsed.problem",
+    "photometry": "jaxsed.likelihood",
+    "read_desi_coadd": "jaxsed.sps.spectrum_readers",
+    "read_sdss_spectrum": "jaxsed.sps.spectrum_readers",
     "read_speculator": "jaxsed.emulators",
     "sample": "jaxsed.infer",
+    "spectrum_problem": "jaxsed.spectra",
 }
 
 __all__ = ["__version__", *_PUBLIC]
