@@ -38,20 +38,24 @@ def _lines(shift, dispersion, some=True):
     """Three Gaussian lines of 30 km/s, two of them blended."""
     pixels = LINE_PIXELS if some else LINE_PIXELS[:0]
     centres = CENTRES if some else CENTRES[:0]
+    first = [0, 17, 17] if some else []
+    windows = np.array([pixels[f : f + 19] for f in first], int).reshape(len(first), 19 * some)
     profiles = LineProfiles(
-        low=jnp.asarray(LN_WAVE[pixels] - 5e-5 - centres[:, None]),
-        high=jnp.asarray(LN_WAVE[pixels] + 5e-5 - centres[:, None]),
-        width=jnp.full(pixels.size, 0.5),
-        instrument=jnp.zeros(pixels.size),
-        group=jnp.eye(centres.size),
+        low=jnp.asarray(LN_WAVE[windows] - 5e-5 - centres[:, None]),
+        high=jnp.asarray(LN_WAVE[windows] + 5e-5 - centres[:, None]),
+        per_width=jnp.full(windows.shape, 2.0),
+        instrument=jnp.zeros(windows.shape),
+        windows=jnp.asarray(windows),
         pixels=jnp.asarray(pixels),
+        places=tuple(enumerate(first)),
+        n_lines=centres.size,
     )
     return Lines(profiles, jnp.asarray(shift, float), jnp.asarray(dispersion, float))
 
 
 def _profiles(lines):
     """[line, pixel] with all pixels, in numpy."""
-    out = np.zeros((lines.profiles.group.shape[0], N_PIXEL))
+    out = np.zeros((lines.profiles.n_lines, N_PIXEL))
     out[:, np.asarray(lines.profiles.pixels)] = lines.profiles(lines.shift, lines.dispersion)
     return out
 

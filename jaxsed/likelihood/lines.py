@@ -15,23 +15,30 @@ from jaxsed.constants import C_LIGHT_KM_S
 
 @struct.dataclass
 class LineProfiles:
-    """Gaussian lines on the pixels that they reach."""
+    """Gaussian lines on the pixels that they reach.
+
+    Each member of a line has a window of pixels of its own; windows have one length.
+    """
 
     low: Array
-    """[member, line pixel] ln of the lower edges over the line centre at the reference redshift."""
+    """[member, window] ln of the lower edges over the line centre at the reference redshift."""
     high: Array
-    """[member, line pixel] the same of the upper edges."""
-    width: Array
-    """[line pixel] Angstrom."""
+    """[member, window] the same of the upper edges."""
+    per_width: Array
+    """[member, window] ratio to the first of its line over the pixel's width in Angstrom; zero
+    where a pixel of the window is not the member's own."""
     instrument: Array
-    """[line pixel] variance of the line-spread function in ln(wavelength)."""
-    group: Array
-    """[line, member] ratio of each member to the first of its line."""
+    """[member, window] variance of the line-spread function in ln(wavelength)."""
+    windows: Array
+    """[member, window] indices among all pixels."""
     pixels: Array
-    """[line pixel] indices among all pixels."""
+    """[line pixel] indices among all pixels of those that any line reaches."""
+    places: tuple[tuple[int, int], ...] = struct.field(pytree_node=False)
+    """[member] line, and first line pixel of the window."""
+    n_lines: int = struct.field(pytree_node=False)
 
-    def __call__(self, shift: Array, dispersion: Array) -> Array:
-        """[line, line pixel] flux density of lines of unit flux.
+    def in_windows(self, shift: Array, dispersion: Array) -> Array:
+        """[member, window] flux density of lines of unit flux.
 
         Args:
             shift: ln(1+z) beyond that of the reference redshift.
@@ -40,7 +47,19 @@ class LineProfiles:
         variance = (dispersion / C_LIGHT_KM_S) ** 2 + self.instrument
         scale = lax.rsqrt(2.0 * jnp.maximum(variance, 1e-12))
         share = lax.erf((self.high - shift) * scale) - lax.erf((self.low - shift) * scale)
-        return self.group @ (0.5 * share) / self.width
+        return 0.5 * share * self.per_width
+
+    def placed(self, windows: Array) -> Array:
+        """[line, line pixel] the sum of each line's windows."""
+        out = jnp.zeros((self.n_lines, self.pixels.size), windows.dtype)
+        n = windows.shape[-1]
+        for (line, first), window in zip(self.places, windows, strict=True):
+            out = out.at[line, first : first + n].add(window)
+        return out
+
+    def __call__(self, shift: Array, dispersion: Array) -> Array:
+        """[line, line pixel] flux density of lines of unit flux."""
+        return self.placed(self.in_windows(shift, dispersion))
 
 
 class Lines(NamedTuple):
@@ -52,21 +71,23 @@ class Lines(NamedTuple):
     dispersion: Array
     """Of the gas, km/s."""
 
-    def columns(self, observe: Callable[[Array], Array]) -> Array:
-        """``observe(profiles)`` for profiles [line, line pixel].
+    def columns(self, observe: Callable[[Array, Array], Array]) -> Array:
+        """[line, line pixel] of the profiles as ``observe(profiles, pixels)`` [member, window].
 
-        It depends on two numbers only, so its two tangents are cheaper than its transpose: it is
-        given as its value plus tangents times differences that are zero.  First derivatives are
+        They depend on two numbers only, so two tangents are cheaper than a transpose: they are
+        given as their value plus tangents times differences that are zero.  First derivatives are
         exact; second ones lack the curvature of the profiles.
         """
+        profiles = self.profiles
+        if not profiles.n_lines:
+            return profiles.placed(profiles.low)
 
         def at(shift: Array, dispersion: Array) -> Array:
-            return observe(self.profiles(shift, dispersion))
+            return observe(profiles.in_windows(shift, dispersion), profiles.windows)
 
         here = lax.stop_gradient((self.shift, self.dispersion))
         one, zero = jnp.ones_like(here[0]), jnp.zeros_like(here[0])
         value, by_shift = jax.jvp(at, here, (one, zero))
         _, by_dispersion = jax.jvp(at, here, (zero, one))
-        return (
-            value + by_shift * (self.shift - here[0]) + by_dispersion * (self.dispersion - here[1])
-        )
+        parts = [profiles.placed(part) for part in (value, by_shift, by_dispersion)]
+        return parts[0] + parts[1] * (self.shift - here[0]) + parts[2] * (self.dispersion - here[1])

@@ -154,10 +154,8 @@ class Spectrum:
         best = self._best(system)
         continuum = self.observe(prediction.continuum)
         calibration = 1.0 + best[:n_term] @ self.polynomials
-        rows = None if self.resolution is None else self.resolution[:, self.line_pixels]
-        profiles = prediction.lines.profiles(prediction.lines.shift, prediction.lines.dispersion)
         flux = best[n_term:] * self.line_sigma
-        at_lines = flux @ _blurred(profiles, rows, self.offsets)
+        at_lines = flux @ prediction.lines.columns(self._blurred_lines)
         lines = jnp.zeros_like(continuum).at[self.line_pixels].set(at_lines)
         error = jnp.sqrt(jnp.diag(small.inverse_positive(system.h()))[n_term:])
         return SpectrumFit(
@@ -172,19 +170,21 @@ class Spectrum:
 
     def _system(self, prediction: SpectrumPrediction) -> _System:
         model = self.observe(prediction.continuum) * self.inverse_sigma
-        lines = prediction.lines.columns(self._observed_lines)
+        lines = prediction.lines.columns(self._observed_lines) * self.line_sigma[:, None]
         terms = self.polynomials * model
         # Block by block: that of the lines does not depend on the mass, and is computed once.
         mixed = (self.polynomials[:, self.line_pixels] * model[self.line_pixels]) @ lines.T
         products = jnp.block([[terms @ terms.T, mixed], [mixed.T, lines @ lines.T]])
         return _System(model, terms, lines, products)
 
-    def _observed_lines(self, lines: Array) -> Array:
-        """[line, line pixel] whitened columns of profiles of unit flux."""
-        # Pixels between stretches of line pixels hold no line, so neighbours are neighbours.
-        rows = None if self.resolution is None else self.resolution[:, self.line_pixels]
-        blurred = _blurred(lines, rows, self.offsets)
-        return blurred * self.line_sigma[:, None] * self.inverse_sigma[self.line_pixels]
+    def _observed_lines(self, profiles: Array, pixels: Array) -> Array:
+        """[member, window] whitened, of profiles in windows of these pixels."""
+        return self._blurred_lines(profiles, pixels) * self.inverse_sigma[pixels]
+
+    def _blurred_lines(self, profiles: Array, pixels: Array) -> Array:
+        # Between stretches of line pixels there is no line, so neighbours are neighbours.
+        rows = None if self.resolution is None else self.resolution[:, pixels]
+        return _blurred(profiles, rows, self.offsets)
 
     def _products(self, system: _System, pixels: Array) -> Array:
         """[coefficient] products of the columns with whitened pixels."""

@@ -293,24 +293,34 @@ def _sees(arm: Arm, wave: float, redshift_range: tuple[float, float]) -> bool:
 def _line_profiles(
     lines: Sequence[EmissionLine], arms: Sequence[Arm], redshift_range: tuple[float, float]
 ) -> LineProfiles:
-    members = [(wave, ratio) for line in lines for wave, ratio in zip(*line[1:], strict=True)]
     middle = float(np.mean(redshift_range))
-    centre = np.array([wave * (1 + middle) for wave, _ in members])
-    reach = np.concatenate([_reach(arm, members, redshift_range) for arm in arms])
-    pixels = np.flatnonzero(reach)
-    low, high, variance = (
-        np.concatenate(parts)[pixels] for parts in zip(*map(_pixels, arms), strict=True)
-    )
-    group = np.zeros((len(lines), len(members)))
-    owner = [k for k, line in enumerate(lines) for _ in line.waves]
-    group[owner, np.arange(len(members))] = [ratio for _, ratio in members]
+    starts = np.cumsum([0, *(arm.wave.size for arm in arms)])
+    # A member in each arm that sees it: (line, centre, ratio, its pixels among all).
+    members = [
+        (k, wave * (1 + middle), ratio, start + own)
+        for k, line in enumerate(lines)
+        for wave, ratio in zip(line.waves, line.ratios, strict=True)
+        for arm, start in zip(arms, starts, strict=False)
+        if (own := _reach(arm, wave, redshift_range)).size
+    ]
+    pixels = np.unique(np.concatenate([np.zeros(0, int), *(own for *_, own in members)]))
+    length = max((own.size for *_, own in members), default=0)
+    first = [min(int(np.searchsorted(pixels, own[0])), pixels.size - length) for *_, own in members]
+    windows = np.array([pixels[f : f + length] for f in first], int).reshape(len(members), length)
+    inside = [np.isin(w, own) for w, (*_, own) in zip(windows, members, strict=True)]
+    parts = zip(*map(_pixels, arms), strict=True)
+    low, high, variance = (np.concatenate(part)[windows] for part in parts)
+    centre, ratio = (np.array([m[k] for m in members]).reshape(len(members), 1) for k in (1, 2))
+    per_width = ratio * np.array(inside).reshape(len(members), length) / (high - low)
     return LineProfiles(
-        low=jnp.asarray(np.log(low / centre[:, None]), dtype=float),
-        high=jnp.asarray(np.log(high / centre[:, None]), dtype=float),
-        width=jnp.asarray(high - low, dtype=float),
+        low=jnp.asarray(np.log(low / centre), dtype=float),
+        high=jnp.asarray(np.log(high / centre), dtype=float),
+        per_width=jnp.asarray(per_width, dtype=float),
         instrument=jnp.asarray(variance, dtype=float),
-        group=jnp.asarray(group, dtype=float),
+        windows=jnp.asarray(windows, dtype=int),
         pixels=jnp.asarray(pixels, dtype=int),
+        places=tuple((m[0], f) for m, f in zip(members, first, strict=True)),
+        n_lines=len(lines),
     )
 
 
@@ -320,17 +330,13 @@ def _pixels(arm: Arm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return arm.edges[:-1], arm.edges[1:], variance
 
 
-def _reach(
-    arm: Arm, members: Sequence[tuple[float, float]], redshift_range: tuple[float, float]
-) -> np.ndarray:
-    """[pixel] whether a line may be there, and dark pixels around each stretch."""
+def _reach(arm: Arm, wave: float, redshift_range: tuple[float, float]) -> np.ndarray:
+    """Indices of the pixels where a line may be, and of dark ones around them."""
     dark = 1 + max((abs(o) for o in arm.offsets), default=0)
-    reach = np.zeros(arm.wave.size, bool)
-    for wave, _ in members:
-        low, high = (wave * (1 + z) for z in redshift_range)
-        near = arm.wave > low * (1 - LINE_REACH / C_LIGHT_KM_S)
-        near &= arm.wave < high * (1 + LINE_REACH / C_LIGHT_KM_S)
-        if near.any():
-            first, last = np.flatnonzero(near)[[0, -1]]
-            reach[max(first - dark, 0) : last + 1 + dark] = True
-    return reach
+    low, high = (wave * (1 + z) for z in redshift_range)
+    near = arm.wave > low * (1 - LINE_REACH / C_LIGHT_KM_S)
+    near &= arm.wave < high * (1 + LINE_REACH / C_LIGHT_KM_S)
+    if not near.any():
+        return np.zeros(0, int)
+    first, last = np.flatnonzero(near)[[0, -1]]
+    return np.arange(max(first - dark, 0), min(last + 1 + dark, arm.wave.size))
