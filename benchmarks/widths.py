@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=FAST.batch_size)
     parser.add_argument("--epochs", type=int, default=FAST.epochs, help="at most")
     parser.add_argument("--error-floor", type=float, default=0.05, help="of the survey, relative")
+    parser.add_argument("--sobolev", type=float, default=0.0, help="weight of derivatives")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--output", type=Path, help="folder for pairs, checkpoints, emulators")
     parser.add_argument("--json", type=Path)
@@ -59,6 +60,7 @@ def main() -> None:
         load_ssp(galaxies.ssp),
         [load_filter(band) for band in chosen.bands.split()],
         chosen.redshift_range,
+        tangents=options.sobolev > 0,
     )
     widths = options.widths
     each = options.seconds * (len(widths) if len(options.seconds) == 1 else 1)
@@ -78,6 +80,7 @@ def main() -> None:
             n_test=options.test,
             mu_0=SOFTENING,
             loss="band_rmse",
+            sobolev=options.sobolev,
             fit=dataclasses.replace(
                 FAST,
                 epochs=options.epochs,
