@@ -341,9 +341,9 @@ def test_simulations_that_fail():
         f[::200] = np.nan
         return x, f
 
-    x, f, n_bad = simulate_pairs(KEY, some_bad, 1000, (4, 3))
-    assert (len(x), len(f), n_bad) == (995, 995, 5)
-    assert np.isfinite(f).all()
+    pairs = simulate_pairs(KEY, some_bad, 1000, (4, 3))
+    assert (len(pairs.features), len(pairs.f10), pairs.n_invalid) == (995, 995, 5)
+    assert np.isfinite(pairs.f10).all()
     with pytest.raises(ValueError, match="50 of 50 simulations are not finite"):
         simulate_pairs(KEY, lambda key, n: (np.ones((n, 4)), np.full((n, 3), np.nan)), 50, (4, 3))
     with pytest.raises(ValueError, match=r"expected simulate to return .* \(50, 3\)"):
