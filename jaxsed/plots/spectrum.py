@@ -152,7 +152,7 @@ def _whole(axes: Axes, seen: _Drawn) -> None:
     axes.set_ylim(min(0.0, np.nanquantile(seen.flux, 0.01)), max(top, 1e-30))
     axes.set_ylabel(FLUX_LABEL)
     axes.tick_params(labelbottom=False)
-    axes.legend(loc="upper right", ncols=3)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=3)
     axes.margins(x=0.01)
 
 

@@ -50,7 +50,7 @@ SOFT_FLOOR = 10.0
 """km/s; where the model is broader than it should be, the broadening goes to zero over this."""
 
 LINE_REACH = 1000.0
-"""km/s; emission lines are followed this far from their centres."""
+"""km/s; emission lines are followed this far, and five widths of a Gaussian instrument."""
 
 GRID_VARIANCE = 1 / 12 + 1 / 6
 """Steps squared; the blur of the grid itself, whose cells are boxes and whose reading is linear
@@ -334,8 +334,8 @@ def _reach(arm: Arm, wave: float, redshift_range: tuple[float, float]) -> np.nda
     """Indices of the pixels where a line may be, and of dark ones around them."""
     dark = 1 + max((abs(o) for o in arm.offsets), default=0)
     low, high = (wave * (1 + z) for z in redshift_range)
-    near = arm.wave > low * (1 - LINE_REACH / C_LIGHT_KM_S)
-    near &= arm.wave < high * (1 + LINE_REACH / C_LIGHT_KM_S)
+    reach = LINE_REACH / C_LIGHT_KM_S * arm.wave + (0.0 if arm.sigma is None else 5 * arm.sigma)
+    near = (arm.wave > low - reach) & (arm.wave < high + reach)
     if not near.any():
         return np.zeros(0, int)
     first, last = np.flatnonzero(near)[[0, -1]]
