@@ -47,8 +47,12 @@ class EmissionTables(NamedTuple):
     @classmethod
     def shipped(cls, log_u: float = LOG_U) -> EmissionTables:
         """Those that come with the package."""
-        kinds = (NebularTable, DustTable, TorusTable)
-        return cls(*(load_templates(kind) for kind in kinds), log_u)  # type: ignore[type-var]
+        return cls(
+            load_templates(NebularTable),
+            load_templates(DustTable),
+            load_templates(TorusTable),
+            log_u,
+        )
 
 
 @struct.dataclass

@@ -95,6 +95,7 @@ class Populations:
         share = metallicity.weights(log_z, self.log_z, self.scatter)
         node = self.birth_cloud_node
         inside, _ = split_at(formation.clouded, node)
+        assert self.ionising is not None  # asked for when the populations were laid out
         luminosity = jnp.sum(node_mass(formation.total()) * share * self.luminosity)
         return luminosity, inside * jnp.sum(share[:, : node + 1] * self.ionising, axis=0)
 

@@ -66,6 +66,7 @@ class TorusTable(NamedTuple):
     """[tau, wave] ln of Lnu for unit luminosity."""
 
 
+AnyTable = NebularTable | DustTable | TorusTable
 Table = TypeVar("Table", NebularTable, DustTable, TorusTable)
 
 SHIPPED: dict[type, str] = {
@@ -81,7 +82,7 @@ def load_templates(kind: type[Table]) -> Table:
         return read_templates(path, kind)
 
 
-def write_templates(path: str | os.PathLike, table: Table, labels: dict[str, str]) -> Path:
+def write_templates(path: str | Path, table: AnyTable, labels: dict[str, str]) -> Path:
     """Write a table; logarithms are kept to 1/65000 of each row's range.
 
     Args:
@@ -99,7 +100,7 @@ def write_templates(path: str | os.PathLike, table: Table, labels: dict[str, str
     return Path(path)
 
 
-def read_templates(path: str | os.PathLike, kind: type[Table]) -> Table:
+def read_templates(path: str | Path, kind: type[Table]) -> Table:
     """Read a table that `write_templates` wrote.
 
     Raises ValueError if the file is damaged, foreign, or holds another kind of table.

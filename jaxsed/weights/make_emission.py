@@ -19,9 +19,9 @@ import numpy as np
 from jaxsed.constants import LYMAN_ALPHA, LYMAN_LIMIT
 from jaxsed.sps.templates import (
     SHIPPED,
+    AnyTable,
     DustTable,
     NebularTable,
-    Table,
     TorusTable,
     read_fsps_torus,
     read_templates,
@@ -113,7 +113,7 @@ NOTES = {
 }
 
 
-def model_card(path: Path, table: Table, sources: list[Path]) -> str:
+def model_card(path: Path, table: AnyTable, sources: list[Path]) -> str:
     """The text of the model card: what it is and the error of the packing."""
     title, citation, notes = NOTES[type(table)]
     stored = read_templates(path, type(table))
@@ -154,7 +154,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
-    jobs: list[tuple[DustTable | NebularTable | TorusTable, list[Path]]] = []
+    jobs: list[tuple[AnyTable, list[Path]]] = []
     if options.dust:
         jobs.append((dust(options.dust), [options.dust]))
     if options.lines and options.continuum:
