@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,8 @@ NOTES = {
 def model_card(path: Path, table: AnyTable, sources: list[Path]) -> str:
     """The text of the model card: what it is and the error of the packing."""
     title, citation, notes = NOTES[type(table)]
-    stored = read_templates(path, type(table))
+    kind: Any = type(table)
+    stored = read_templates(path, kind)
     rows = []
     for name, values in table._asdict().items():
         shape = " x ".join(map(str, np.shape(values)))
