@@ -29,7 +29,8 @@ from rich.table import Table
 from jaxsed import cosmology as cosmo
 from jaxsed import infer
 from jaxsed.cli import prepare_process
-from jaxsed.problem import Problem, photometry
+from jaxsed.likelihood import photometry
+from jaxsed.problem import Problem
 from jaxsed.sps.models import family
 from jaxsed.sps.photometry import load_filter
 from jaxsed.sps.ssp import load_ssp

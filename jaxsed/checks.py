@@ -78,7 +78,8 @@ def check_sampler(method: str = "hmc") -> Check:
     errors, and standard deviations within 15 %.
     """
     from jaxsed import infer
-    from jaxsed.problem import Problem, photometry
+    from jaxsed.likelihood import photometry
+    from jaxsed.problem import Problem
 
     prior = Gaussian(*(params.distribution("normal", mean, sigma) for mean, sigma in PRIOR))
     data = photometry(FLUX, ERROR, error_floor=0.0)

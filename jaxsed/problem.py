@@ -17,27 +17,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
-from jaxsed.likelihood import (
-    DETECTION,
-    MAG_TO_RELATIVE,
-    MISSING,
-    UPPER_LIMIT,
-    Data,
-    Photometry,
-    photometry,
-)
-
-__all__ = [
-    "DETECTION",
-    "MAG_TO_RELATIVE",
-    "MISSING",
-    "UPPER_LIMIT",
-    "Data",
-    "Photometry",
-    "Problem",
-    "photometry",
-    "stack",
-]
+from jaxsed.likelihood import Data
 
 MASS = "log_mass_formed"
 

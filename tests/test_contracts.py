@@ -10,7 +10,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxsed import cosmology as cosmo
 from jaxsed import params
-from jaxsed.problem import Problem, photometry
+from jaxsed.likelihood import photometry
+from jaxsed.problem import Problem
 from jaxsed.sps import sfh
 from jaxsed.sps.models import FAMILIES, family
 from jaxsed.sps.photometry import load_filter

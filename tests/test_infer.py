@@ -13,7 +13,8 @@ from flax import struct
 
 from jaxsed import infer, small
 from jaxsed.infer import mixture
-from jaxsed.problem import Problem, photometry
+from jaxsed.likelihood import photometry
+from jaxsed.problem import Problem
 
 SETTINGS = infer.Settings(warmup=300, draws=600, retries=1, starts=2)
 

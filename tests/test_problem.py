@@ -10,7 +10,8 @@ import pytest
 from scipy import special, stats
 
 from jaxsed import params
-from jaxsed.problem import DETECTION, MISSING, UPPER_LIMIT, Problem, photometry, stack
+from jaxsed.likelihood import DETECTION, MISSING, UPPER_LIMIT, photometry
+from jaxsed.problem import Problem, stack
 
 LN10 = np.log(10.0)
 

@@ -18,7 +18,8 @@ from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.predictors import COSMOLOGIES, Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
-from jaxsed.problem import Problem, photometry
+from jaxsed.likelihood import photometry
+from jaxsed.problem import Problem
 from jaxsed.sps.models import family
 from jaxsed.sps.photometry import Filter
 

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 
 from jaxsed import infer, params
-from jaxsed.problem import MAG_TO_RELATIVE, Problem, photometry
+from jaxsed.likelihood import MAG_TO_RELATIVE, photometry
+from jaxsed.problem import Problem
 from jaxsed.sps.models import GalaxyFamily
 
 OUTLIER = 3.0

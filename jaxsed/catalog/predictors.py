@@ -23,7 +23,7 @@ from jaxsed.emulators import (
     is_photometric,
     load_emulator,
 )
-from jaxsed.problem import MAG_TO_RELATIVE
+from jaxsed.likelihood import MAG_TO_RELATIVE
 from jaxsed.sps.models import GalaxyFamily, family
 from jaxsed.sps.photometry import Filter
 from jaxsed.sps.sed import GalaxyModel

@@ -91,13 +91,6 @@ class GalaxyFamily:
         return unreachable(bands, wave, redshift_range)
 
 
-def _prospector_draw(key: Array, redshift: Array) -> prospector.ProspectorTheta:
-    prior = prospector.training_distribution(redshift)
-    u = jax.random.normal(key, (params.dimension(prior),))
-    theta = params.constrain(prior, u)[0]
-    return theta._replace(log_mass_formed=jnp.asarray(10.0))
-
-
 def _provabgs_draw(key: Array, redshift: Array) -> provabgs.ProvabgsTheta:
     key_u, key_t, key_which = jax.random.split(key, 3)
     prior = provabgs.prior(redshift)
@@ -110,11 +103,16 @@ def _provabgs_draw(key: Array, redshift: Array) -> provabgs.ProvabgsTheta:
     return theta._replace(log_mass_formed=jnp.asarray(10.0), t_burst=t_burst)
 
 
-def _continuity_draw(key: Array, redshift: Array) -> continuity.ContinuityTheta:
-    prior = continuity.training_distribution(redshift)
-    u = jax.random.normal(key, (params.dimension(prior),))
-    theta = params.constrain(prior, u)[0]
-    return theta._replace(log_mass_formed=jnp.asarray(10.0))
+def _draw_from(distribution: Callable[[Array], Any]) -> Callable[[Array, Array], Any]:
+    """Draws from a training distribution of the redshift, at mass 1e10."""
+
+    def draw(key: Array, redshift: Array) -> Any:
+        prior = distribution(redshift)
+        u = jax.random.normal(key, (params.dimension(prior),))
+        theta = params.constrain(prior, u)[0]
+        return theta._replace(log_mass_formed=jnp.asarray(10.0))
+
+    return draw
 
 
 FAMILIES = {
@@ -133,7 +131,7 @@ FAMILIES = {
         physics=continuity.continuity,
         features=continuity.FEATURES,
         prior=continuity.prior,
-        training_draw=_continuity_draw,
+        training_draw=_draw_from(continuity.training_distribution),
         citations=("Leja et al. 2019", "Mathews et al. 2023", "Gallazzi et al. 2005"),
     ),
     "prospector": GalaxyFamily(
@@ -142,7 +140,7 @@ FAMILIES = {
         physics=prospector.prospector,
         features=prospector.FEATURES,
         prior=prospector.prior,
-        training_draw=_prospector_draw,
+        training_draw=_draw_from(prospector.training_distribution),
         citations=(
             "Leja et al. 2017",
             "Leja et al. 2019",
