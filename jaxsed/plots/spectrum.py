@@ -149,6 +149,7 @@ def _whole(axes: Axes, seen: _Drawn) -> None:
                   label="stars and dust, calibrated" if first else None)  # fmt: skip
     _shade(axes, seen)
     top = 2.2 * np.quantile(seen.continuum[seen.used], 0.9)
+    top = min(top, 1.2 * np.max(seen.total[seen.used]))
     axes.set_ylim(min(0.0, np.nanquantile(seen.flux, 0.01)), max(top, 1e-30))
     axes.set_ylabel(FLUX_LABEL)
     axes.tick_params(labelbottom=False)
