@@ -27,6 +27,7 @@ from jaxsed import infer, params
 from jaxsed.constants import C_LIGHT_KM_S
 from jaxsed.emulators import provabgs as published
 from jaxsed.emulators import read_speculator
+from jaxsed.likelihood import Joint
 from jaxsed.problem import Problem
 from jaxsed.spectra import spectrum_part, spectrum_problem
 from jaxsed.sps import provabgs
@@ -155,7 +156,7 @@ def describe(target: Problem, samples: infer.Samples) -> dict[str, Any]:
     chi2 = float(jax.jit(lambda p, q: p.chi2(q))(target, prediction))
     _, data = spectrum_part(target)
     pixels = int(np.sum(np.asarray(data.inverse_sigma) > 0))
-    bands = int(samples.flux.shape[-1])
+    bands = target.data.photometry.scaled.size if isinstance(target.data, Joint) else 0
     free = target.dimension + data.polynomials.shape[0] + data.line_sigma.shape[0]
     found = samples.diagnostics
     return {
@@ -201,7 +202,7 @@ def fit(
         parts = {f"theta_{k}": v for k, v in samples.theta._asdict().items()}
         diagnostics = {f"diagnostics_{k}": v for k, v in samples.diagnostics._asdict().items()}
         np.savez(
-            kept, x=samples.x, log_density=samples.log_density, flux=samples.flux, **parts,
+            kept, x=samples.x, log_density=samples.log_density, **parts,
             **diagnostics, record=json.dumps(record), scan_redshift=middle, scan_grid=found["grid"],
             scan_log_likelihood=found["log_likelihood"],
         )  # fmt: skip
@@ -220,9 +221,7 @@ def read_samples(stored: dict[str, Any], target: Problem) -> infer.Samples:
     theta = type(target.prior)(**{f: stored[f"theta_{f}"] for f in target.prior._fields})
     fields = infer.Diagnostics._fields
     diagnostics = infer.Diagnostics(*(stored[f"diagnostics_{f}"] for f in fields))
-    return infer.Samples(
-        theta, stored["x"], stored["log_density"], stored["flux"], diagnostics, ("hmc",)
-    )
+    return infer.Samples(theta, stored["x"], stored["log_density"], None, diagnostics, ("hmc",))
 
 
 def draw(

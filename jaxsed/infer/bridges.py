@@ -25,7 +25,9 @@ def numpyro_model(problem: Problem) -> Callable[[], None]:
         theta, _, _, prediction = problem.evaluate(x)
         for name, value in theta._asdict().items():
             numpyro.deterministic(name, value)
-        numpyro.deterministic("flux", problem.data.kept(prediction))
+        flux = problem.data.kept(prediction)
+        if flux is not None:
+            numpyro.deterministic("flux", flux)
         numpyro.factor("log_density", problem.logdensity(x))
 
     return model

@@ -54,9 +54,9 @@ class Samples(NamedTuple):
     """[galaxy, chain, draw, dimension] coordinates of the problem."""
     log_density: np.ndarray
     """[galaxy, chain, draw] log density of `x`, up to a constant."""
-    flux: np.ndarray
-    """[galaxy, chain, draw, band] model fluxes in maggies; of a spectrum nothing is kept, and its
-    band axis is empty."""
+    flux: Any
+    """[galaxy, chain, draw, band] model fluxes in maggies; None if the data are a spectrum alone,
+    of which nothing is kept."""
     diagnostics: Diagnostics
     method: tuple[str, ...]
     """[galaxy] the method that gave the draws."""

@@ -26,5 +26,5 @@ class Data(Protocol):
     def rescaled(self, prediction: Any, factor: Array) -> Any:
         """The prediction for a galaxy of `factor` times the mass."""
 
-    def kept(self, prediction: Any) -> Array:
-        """[band] the part of the prediction that a sampler keeps of every draw."""
+    def kept(self, prediction: Any) -> Array | None:
+        """[band] the part of the prediction that a sampler keeps of every draw, if any."""

@@ -143,9 +143,8 @@ class Spectrum:
         """The prediction for a galaxy of `factor` times the mass; lines have their own fluxes."""
         return prediction._replace(continuum=prediction.continuum * factor)
 
-    def kept(self, prediction: SpectrumPrediction) -> Array:
-        """[0]: thousands of pixels of every draw would fill the memory; see `fit`."""
-        return jnp.zeros(0, prediction.continuum.dtype)
+    def kept(self, prediction: SpectrumPrediction) -> None:
+        """None: thousands of pixels of every draw would fill the memory; see `fit`."""
 
     def fit(self, prediction: SpectrumPrediction) -> SpectrumFit:
         """The best-fitting spectrum for a prediction, in its parts."""
