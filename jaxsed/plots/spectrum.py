@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 ZOOMS = (
     ("[O II], Ca H and K, the break", 3700.0, 4150.0),
     ("H$\\beta$, [O III], Mg b", 4800.0, 5330.0),
-    ("Na D", 5800.0, 6000.0),
     ("H$\\alpha$, [N II], [S II]", 6480.0, 6780.0),
+    ("Na D", 5800.0, 6000.0),
 )
-"""Rest-frame vacuum Angstrom; those with data are drawn, three at most."""
+"""Rest-frame vacuum Angstrom; those with data are drawn, the last only without photometry."""
 
 FLUX_LABEL = r"$f_\lambda$ [$10^{-17}$ erg s$^{-1}$ cm$^{-2}$ Å$^{-1}$]"
 SMOOTH = 9
@@ -56,8 +56,8 @@ def spectrum_fit(problem: Problem, x: Any, *, draws: Any = None, title: str = ""
     """
     model, _ = spectrum_part(problem)
     seen = _evaluate(problem, np.asarray(x), np.asarray(x)[None] if draws is None else draws)
-    zooms = [z for z in ZOOMS if _has_data(seen, z)][:3]
     joint = isinstance(problem.data, Joint)
+    zooms = [z for z in ZOOMS if _has_data(seen, z)][: 4 - joint]
     columns = max(len(zooms) + joint, 1)
     figure = new_figure(11.0, 7.2)
     grid = figure.add_gridspec(3, columns, height_ratios=(2.2, 0.9, 2.2))
