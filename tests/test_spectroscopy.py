@@ -49,8 +49,9 @@ def test_spectrum_is_the_numpy_convolution(x64, sigma, redshift):
     theta = THETA._replace(redshift=redshift, velocity_dispersion=sigma)
     got = _continuum(_model(fake_rest(step=0.2)), theta)
     expected = brute_force(theta, _arm().edges, sigma)
-    # What is left is the model itself, which is linear between nodes 0.2 Angstrom apart.
-    np.testing.assert_allclose(got, expected, rtol=1.5e-4)
+    # What is left is the model itself, which is linear between nodes 0.2 Angstrom apart, and
+    # without any dispersion the working grid, which rounds off the bottom of its lines.
+    np.testing.assert_allclose(got, expected, rtol=1.5e-4 if sigma else 5e-4)
 
 
 def test_float32_is_the_same():
