@@ -182,7 +182,8 @@ def _zoom(axes: Axes, seen: _Drawn, low: float, high: float, names: set[str]) ->
     inside = (rest > low) & (rest < high) & seen.used
     peak = float(np.nanmax(seen.total[inside]))
     noise = float(np.nanmedian(seen.sigma[inside]))
-    bottom: float = float(np.nanquantile(seen.flux[inside], 0.01)) - noise
+    lowest = min(np.nanquantile(seen.flux[inside], 0.01), np.min(seen.continuum[inside]))
+    bottom = float(lowest) - noise
     top = max(1.08 * peak, float(np.nanquantile(seen.flux[inside], 0.995)))
     axes.set_ylim(bottom, top + 0.12 * (top - bottom))
     axes.set_xlim(low, high)
