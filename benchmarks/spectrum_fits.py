@@ -170,7 +170,7 @@ def describe(target: Problem, samples: infer.Samples) -> dict[str, Any]:
 
 def fit(
     name: str, rest: Any, observed: ObservedSpectrum, options: dict[str, Any], output: Path,
-    settings: infer.Settings,
+    method: str, settings: infer.Settings,
 ) -> dict[str, Any]:  # fmt: skip
     """Scan, sample, describe and draw one galaxy; everything goes to `output`."""
     kept = output / f"{name}.npz"
@@ -194,7 +194,7 @@ def fit(
     else:
         start = time.perf_counter()
         samples = infer.sample(
-            jax.random.key(0), target, method="hmc", settings=settings,
+            jax.random.key(0), target, method=method, settings=settings,
             report=lambda *step: print(name, *step, flush=True),
         )  # fmt: skip
         record["seconds"] = time.perf_counter() - start
@@ -203,7 +203,7 @@ def fit(
         diagnostics = {f"diagnostics_{k}": v for k, v in samples.diagnostics._asdict().items()}
         np.savez(
             kept, x=samples.x, log_density=samples.log_density, **parts,
-            **diagnostics, record=json.dumps(record), scan_redshift=middle, scan_grid=found["grid"],
+            **diagnostics, method=samples.method[0], record=json.dumps(record), scan_redshift=middle, scan_grid=found["grid"],
             scan_log_likelihood=found["log_likelihood"],
         )  # fmt: skip
     record |= describe(target, samples)
@@ -221,7 +221,12 @@ def read_samples(stored: dict[str, Any], target: Problem) -> infer.Samples:
     theta = type(target.prior)(**{f: stored[f"theta_{f}"] for f in target.prior._fields})
     fields = infer.Diagnostics._fields
     diagnostics = infer.Diagnostics(*(stored[f"diagnostics_{f}"] for f in fields))
-    return infer.Samples(theta, stored["x"], stored["log_density"], None, diagnostics, ("hmc",))
+    nothing = np.full(1, np.nan)
+    return infer.Samples(
+        theta=theta, x=stored["x"], log_density=stored["log_density"], flux=None, derived={},
+        diagnostics=diagnostics, method=(str(stored["method"]),), run=np.zeros(1, int),
+        log_evidence=nothing, log_evidence_error=nothing, lane_efficiency=float("nan"),
+    )  # fmt: skip
 
 
 def draw(
@@ -265,13 +270,20 @@ def main() -> None:
     parser.add_argument("--redrock", type=Path)
     parser.add_argument("--sdss", type=Path)
     parser.add_argument("--sdss-ebv", type=float, default=0.0)
+    parser.add_argument("--method", default="nuts", choices=infer.METHODS)
     parser.add_argument("--warmup-chains", type=int, default=8)
-    parser.add_argument("--retries", type=int, default=1)
+    parser.add_argument("--warmup", type=int, default=400)
+    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--tree-depth", type=int, default=8)
+    parser.add_argument("--retries", type=int, default=2)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
+    # Global proposals never hit a posterior this thin in so many dimensions.
     settings = infer.Settings(
-        warmup_chains=options.warmup_chains, starts=8, retries=options.retries
-    )
+        warmup_chains=options.warmup_chains, warmup=options.warmup, draws=options.draws, starts=8,
+        retries=options.retries, max_tree_depth=options.tree_depth, proposals=0,
+        warmup_proposals=0,
+    )  # fmt: skip
     rest, records = networks(options.networks), []
     if options.desi:
         redshifts = read_redrock(options.redrock) if options.redrock else {}
@@ -281,14 +293,14 @@ def main() -> None:
             observed = dereddened(observed.with_redshift(known)).masked([(9300.0, 1e5)])
             records.append(
                 fit(f"desi_{target_id}", rest, observed,
-                    {"calibration_order": 2, "error_floor": 0.02}, options.output, settings)
+                    {"calibration_order": 2, "error_floor": 0.02}, options.output, options.method, settings)
             )  # fmt: skip
     if options.sdss:
         observed = dereddened(read_sdss_spectrum(options.sdss), options.sdss_ebv)
         observed = observed.masked([(5570.0, 5590.0)])
         records.append(
             fit("sdss", rest, observed, {"calibration_order": 8, "error_floor": 0.01},
-                options.output, settings)
+                options.output, options.method, settings)
         )  # fmt: skip
     print(table(records))
 

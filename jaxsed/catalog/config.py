@@ -26,7 +26,7 @@ PHYSICS = tuple(FAMILIES)
 PREDICTORS = ("auto", "emulator", "physics")
 IGM = ("inoue2014", "madau1995")
 COSMOLOGIES = ("planck15", "planck13", "wmap9")
-METHODS = ("nuts", "hmc")
+METHODS = ("hmc", "nuts", "mclmc", "chees", "ensemble_slice", "aies", "nested")
 UPPER_LIMITS = ("none", "negative_error")
 CURVE_SUFFIXES = (".dat", ".txt", ".par", ".csv", ".ascii")
 BIRTH_CLOUD_AGES = {"paper": 0.1, "fsps": 0.01}
@@ -83,6 +83,17 @@ def _one_of(*options: str) -> Callable[[Any], str]:
             hint = nearest(value, options, 1) if isinstance(value, str) else ""
             raise ValueError(f"expected one of {', '.join(options)}.{hint}")
         return value
+
+    return check
+
+
+def _names_of(*options: str) -> Callable[[Any], tuple[str, ...]]:
+    one = _one_of(*options)
+
+    def check(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"expected a list of {', '.join(options)}")
+        return tuple(one(name) for name in value)
 
     return check
 
@@ -208,13 +219,15 @@ class LikelihoodConfig:
 class SamplerConfig:
     """``[sampler]``."""
 
-    method: str = _key(_one_of(*METHODS), "nuts")
-    warmup: int = _key(_whole(100, 1_000_000), 400)
-    draws: int = _key(_whole(100, 1_000_000), 1000)  # per chain
+    method: str = _key(_one_of(*METHODS), "hmc")
+    fallback: tuple[str, ...] = _key(_names_of(*METHODS), ("nuts", "nested"))  # for what misses
+    warmup: int = _key(_whole(100, 1_000_000), 200)
+    draws: int = _key(_whole(100, 1_000_000), 300)  # per chain, in the first run
     chains: int = _key(_whole(2, 64), 4)
     max_tree_depth: int = _key(_whole(2, 15), 6)
     target_accept: float = _key(_between(0.5, 0.99), 0.8)
-    batch: int = _key(_whole(1, 100_000), 256)  # galaxies per chunk
+    batch: int = _key(_whole(1, 1_000_000), 512)  # galaxies per chunk
+    lanes: int = _key(_whole(1, 1_000_000), 256)  # of them, how many are advanced together
     retries: int = _key(_whole(0, 10), 4)  # longer runs of what did not converge
 
 

@@ -65,6 +65,8 @@ class Engine:
             warmup=sampler.warmup,
             draws=sampler.draws,
             retries=sampler.retries,
+            fallback=sampler.fallback,
+            lanes=sampler.lanes,
             max_tree_depth=sampler.max_tree_depth,
             target_acceptance=sampler.target_accept,
         )
@@ -118,13 +120,12 @@ class Engine:
         keys = jax.random.wrap_key_data(jnp.asarray(seeds))
         samples = infer.sample(
             keys, problem, method=self.config.sampler.method, settings=self.settings,
-            report=self._progress,
+            derive=predictor.physics, report=self._progress,
         )  # fmt: skip
-        derived = _derived(predictor.physics, samples.theta)
         d = samples.diagnostics
         return ChunkResult(
             theta=self._sampled(samples.theta),
-            derived=derived,
+            derived=samples.derived,
             log_density=samples.log_density,
             chi2=_chi2(samples.flux, data),
             n_bands=(kind != 0).sum(axis=1),
@@ -213,9 +214,8 @@ class Engine:
         age = np.asarray(self.predictor.physics.stars.axis.age)
         return np.broadcast_to(age, (n, age.size))
 
-    def _progress(self, phase: str, done: int, running: int) -> None:
-        if phase == "start" or done % self.settings.draws == 0:
-            self.report(f"  {phase}: {done} transitions, {running} galaxies")
+    def _progress(self, method: str, done: int, left: int) -> None:
+        self.report(f"  {method}: {done} galaxies done, {left} to go")
 
 
 def _chi2(flux: np.ndarray, data) -> np.ndarray:
@@ -248,17 +248,8 @@ def _fill(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @jax.jit
-def _derive(model, theta):
-    return jax.lax.map(model.derived, theta, batch_size=256)
-
-
-@jax.jit
 def _contains(emulator, theta):
     return jax.vmap(emulator.inside)(theta)
-
-
-def _derived(model, theta: Any) -> dict[str, np.ndarray]:
-    return _over_draws(partial(_derive, model), theta)._asdict()
 
 
 def _inside(emulator, theta: Any) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from jaxsed.infer.bridges import numpyro_model, numpyro_potential
 from jaxsed.infer.laplace import Laplace, laplace
-from jaxsed.infer.sample import METHODS, Settings, sample
+from jaxsed.infer.sample import METHODS, sample
 from jaxsed.infer.samples import ESS_BAR, RHAT_BAR, Diagnostics, Samples, convergence
+from jaxsed.infer.settings import Settings
 
 __all__ = [
     "ESS_BAR",

@@ -8,6 +8,7 @@ together give the covariance that whitens the next; sampling segments change not
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,9 +24,6 @@ from jaxsed.infer.kernels import Kernel
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.mixture import Mixture
 from jaxsed.problem import Problem
-
-GLOBAL_PROPOSALS = 32
-"""Proposals from the mixture after every trajectory; each costs one likelihood, no gradient."""
 
 PRIOR_DRAWS = 20.0
 """Weight, in draws, of the previous whitening when a new one is estimated."""
@@ -44,6 +42,17 @@ class Chains(NamedTuple):
     """ln of the step size."""
     proposal: Mixture
     """Where global moves come from."""
+
+
+class Moves(NamedTuple):
+    """What a transition is made of: static, so each choice compiles once."""
+
+    kernel: Kernel
+    proposals: int
+    """Proposals from the mixture after every trajectory; each costs one likelihood, no
+    gradient."""
+    dense: bool
+    """Whether the whitening has all covariances, or variances only."""
 
 
 class Schedule(NamedTuple):
@@ -65,7 +74,7 @@ class Segment(NamedTuple):
     divergences: Array
     """Number of divergent transitions."""
     gradients: Array
-    """Number of gradients of all chains."""
+    """[chain, draw] number of gradients."""
     acceptance: Array
     """Mean acceptance probability of the trajectories."""
     global_acceptance: Array
@@ -89,7 +98,7 @@ class _Averaging(NamedTuple):
         return _Averaging(self.centre, error, log_step, average)
 
 
-def begin(key: Array, problem: Problem, *, chains: int, starts: int) -> Chains:
+def begin(key: Array, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
     """Chains of one galaxy spread around its best fits by the Gaussian approximation."""
     key_fit, key_spread = jax.random.split(key)
     fit = laplace(key_fit, problem, starts=starts)
@@ -98,17 +107,20 @@ def begin(key: Array, problem: Problem, *, chains: int, starts: int) -> Chains:
     step = jnp.log(1.0 / dimension**0.25)
     x = fit.ends[jnp.arange(chains) % starts] + noise @ fit.scale.T
     proposal = mixture.broad(fit.mean, fit.scale)
-    return Chains(x, fit.mean, fit.scale, step.astype(noise.dtype), proposal)
+    scale = fit.scale if dense else jnp.diag(jnp.linalg.norm(fit.scale, axis=1))
+    return Chains(x, fit.mean, scale, step.astype(noise.dtype), proposal)
 
 
 def advance(
-    key: Array, problem: Problem, chains: Chains, schedule: Schedule, kernel: Kernel, adapt: bool
+    key: Array, problem: Problem, chains: Chains, adapt: Array, schedule: Schedule, moves: Moves
 ) -> tuple[Chains, Segment]:
     """One segment of one galaxy: as many transitions as the schedule has.
 
-    A transition is a trajectory of the kernel followed by `GLOBAL_PROPOSALS` independent
-    proposals from the mixture, each with its own Metropolis-Hastings test.
+    A transition is a trajectory of the kernel followed by independent proposals from the mixture,
+    each with its own Metropolis-Hastings test.  Where `adapt` is true the segment also finds the
+    step size and, from its second half, the whitening; its draws are then no sample.
     """
+    kernel = moves.kernel
     n_chains, dimension = chains.x.shape
 
     def unwhitened(q: Array) -> Array:
@@ -127,28 +139,28 @@ def advance(
     def transition(carry, inputs):
         q, averaging = carry
         key, length, factor, count = inputs
-        log_step = averaging.log_step if adapt else chains.log_step
+        log_step = jnp.where(adapt, averaging.log_step, chains.log_step)
         step_size = jnp.exp(log_step) * factor
 
         def one(key: Array, q: Array):
             key_move, key_global = jax.random.split(key)
             state = kernels.start(q, logdensity)
             state, move = kernel.step(key_move, state, logdensity, step_size, length)
-            q, value, accepted = _global_moves(
-                key_global, state.position, state.logdensity, logdensity, unwhitened, whiten,
-                chains,
-            )  # fmt: skip
+            q, value, accepted = state.position, state.logdensity, jnp.zeros(())
+            if moves.proposals:
+                q, value, accepted = _global_moves(
+                    key_global, q, value, logdensity, unwhitened, whiten, chains, moves.proposals
+                )
             return q, value, move, accepted
 
         q, value, move, accepted = jax.vmap(one)(jax.random.split(key, n_chains), q)
         acceptance = jnp.nan_to_num(jnp.mean(move.acceptance))
-        if adapt:
-            updated = averaging.update(count, kernel.target_acceptance - acceptance)
-            # Only transitions at the full step size tell about it.
-            averaging = jax.tree.map(
-                lambda new, old: jnp.where(factor == 1.0, new, old), updated, averaging
-            )
-        gradients = jnp.sum(jnp.broadcast_to(move.gradients, (n_chains,))) + n_chains
+        updated = averaging.update(count, kernel.target_acceptance - acceptance)
+        # Only transitions at the full step size tell about it.
+        averaging = jax.tree.map(
+            lambda new, old: jnp.where(factor == 1.0, new, old), updated, averaging
+        )
+        gradients = jnp.broadcast_to(move.gradients, (n_chains,)) + 1
         out = (q, value, move.divergent, gradients, acceptance, accepted)
         return (q, averaging), out
 
@@ -164,30 +176,28 @@ def advance(
         x=jnp.swapaxes(x, 0, 1),
         log_density=log_density.T,
         divergences=jnp.sum(divergent),
-        gradients=jnp.sum(gradients),
+        gradients=gradients.T,
         acceptance=jnp.mean(acceptance),
         global_acceptance=jnp.mean(accepted),
     )
-    if not adapt:
-        return chains._replace(x=x[-1]), segment
-    centre, scale = _whiten(position[n // 2 :].reshape(-1, dimension), chains)
-    adapted = chains._replace(x=x[-1], centre=centre, scale=scale, log_step=averaging.average)
-    return adapted, segment
+    centre, scale = _whiten(position[n // 2 :].reshape(-1, dimension), chains, moves.dense)
+    adapted = Chains(x[-1], centre, scale, averaging.average, chains.proposal)
+    same = chains._replace(x=x[-1])
+    return jax.tree.map(lambda new, old: jnp.where(adapt, new, old), adapted, same), segment
 
 
-def _global_moves(key, q, value, logdensity, unwhitened, whiten, chains):
+def _global_moves(key, q, value, logdensity, unwhitened, whiten, chains, n):
     """Independence Metropolis-Hastings from the mixture.
 
     The candidates do not depend on where the chain is, so their densities are found in one batch
     and only the tests are one after another.
     """
     key_candidates, key_tests = jax.random.split(key)
-    keys = jax.random.split(key_candidates, GLOBAL_PROPOSALS)
-    x = jax.vmap(chains.proposal.sample)(keys)
+    x = chains.proposal.sample(key_candidates, n)
     candidates = jax.vmap(lambda y: whiten(y - chains.centre))(x)
     values = jax.vmap(logdensity)(candidates)
     weights = values - jax.vmap(chains.proposal.log_density)(x)
-    log_u = jnp.log(jax.random.uniform(key_tests, (GLOBAL_PROPOSALS,)))
+    log_u = jnp.log(jax.random.uniform(key_tests, (n,)))
 
     def test(carry, inputs):
         best, weight, moved = carry
@@ -198,24 +208,25 @@ def _global_moves(key, q, value, logdensity, unwhitened, whiten, chains):
 
     here = value - chains.proposal.log_density(unwhitened(q))
     start = (jnp.asarray(-1), here, jnp.zeros((), here.dtype))
-    inputs = (jnp.arange(GLOBAL_PROPOSALS), weights, log_u)
+    inputs = (jnp.arange(n), weights, log_u)
     (best, _, moved), _ = jax.lax.scan(test, start, inputs)
     stay = best < 0
     return (
         jnp.where(stay, q, candidates[best]),
         jnp.where(stay, value, values[best]),
-        moved / GLOBAL_PROPOSALS,
+        moved / n,
     )
 
 
-def _whiten(q: Array, chains: Chains) -> tuple[Array, Array]:
+def _whiten(q: Array, chains: Chains, dense: bool) -> tuple[Array, Array]:
     """New centre and scale from whitened draws [draw, dimension] of all chains."""
     n = q.shape[0]
     mean = jnp.mean(q, axis=0)
     gap = q - mean
     covariance = gap.T @ gap
     blend = (covariance + PRIOR_DRAWS * jnp.eye(q.shape[1])) / (n + PRIOR_DRAWS)
-    factor = small.cholesky(blend)
+    # A scale that starts diagonal stays so.
+    factor = small.cholesky(blend) if dense else jnp.diag(jnp.sqrt(jnp.diag(blend)))
     good = jnp.all(jnp.isfinite(factor))
     centre = jnp.where(good, chains.centre + chains.scale @ mean, chains.centre)
     return centre, jnp.where(good, chains.scale @ factor, chains.scale)
@@ -244,67 +255,106 @@ def _over_galaxies(function, problem: Problem, n_batched: int, n_shared: int):
     )
 
 
-@partial(jax.jit, static_argnames=("chains", "starts"))
-def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int) -> Chains:
+@partial(jax.jit, static_argnames=("chains", "starts", "dense"))
+def begin_batch(
+    keys: Array, problem: Problem, *, chains: int, starts: int, dense: bool
+) -> Chains:
     """`begin` for a batch of galaxies; `keys` [galaxy]."""
-    return _over_galaxies(partial(begin, chains=chains, starts=starts), problem, 1, 0)(
-        keys, problem
-    )
+    one = partial(begin, chains=chains, starts=starts, dense=dense)
+    return _over_galaxies(one, problem, 1, 0)(keys, problem)
 
 
-@partial(jax.jit, static_argnames=("kernel", "adapt"), donate_argnames=("chains",))
+@partial(jax.jit, static_argnames=("moves",), donate_argnames=("chains",))
 def advance_batch(
     keys: Array,
+    steps: Array,
+    adapt: Array,
     chains: Chains,
     problem: Problem,
     schedule: Schedule,
     *,
-    kernel: Kernel,
-    adapt: bool,
+    moves: Moves,
 ) -> tuple[Chains, Segment]:
-    """`advance` for a batch of galaxies; the schedule is shared by all."""
+    """`advance` for a batch of galaxies; the schedule is shared by all.
 
-    def one(key: Array, chains: Chains, problem: Problem, schedule: Schedule):
-        return advance(key, problem, chains, schedule, kernel, adapt)
+    Args:
+        keys: [galaxy] of each galaxy, the same for all its segments.
+        steps: [galaxy] number of the segment in the galaxy's own life.
+        adapt: [galaxy] whether it adapts.
+        chains: of each; given back advanced.
+        problem: the galaxies.
+        schedule: of the segment.
+        moves: what a transition is made of.
+    """
 
-    return _over_galaxies(one, problem, 2, 1)(keys, chains, problem, schedule)
+    def one(key, step, adapt, chains, problem, schedule):
+        return advance(jax.random.fold_in(key, step), problem, chains, adapt, schedule, moves)
+
+    batched = (keys, steps, adapt, chains)
+    return _over_galaxies(one, problem, 4, 1)(*batched, problem, schedule)
+
+
+@partial(jax.jit, static_argnames=("dense",))
+def learn_batch(
+    keys: Array, steps: Array, chains: Chains, draws: Array, *, dense: bool
+) -> Chains:
+    """Chains whose whitening and global moves are fitted to draws [galaxy, draw, dimension]."""
+
+    def one(key: Array, step: Array, chains: Chains, draws: Array) -> Chains:
+        centre, scale = mixture.spread(draws)
+        if not dense:
+            scale = jnp.diag(jnp.linalg.norm(scale, axis=1))
+        proposal = mixture.fit(jax.random.fold_in(key, step), draws)
+        learned = chains._replace(centre=centre, scale=scale, proposal=proposal)
+        good = jnp.all(jnp.isfinite(scale)) & jnp.all(jnp.isfinite(proposal.scale))
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), learned, chains)
+
+    split = PartitionSpec("galaxy")
+    return jax.shard_map(
+        jax.vmap(one), mesh=_mesh(), in_specs=split, out_specs=split, check_vma=False
+    )(keys, steps, chains, draws)
 
 
 @jax.jit
-def learn_batch(keys: Array, chains: Chains, draws: Array, problem: Problem) -> Chains:
-    """Chains whose global moves come from a mixture fitted to draws [galaxy, draw, dimension]."""
+def describe_batch(x: Array, problem: Problem, derive: Any):
+    """Theta, normal coordinates, kept predictions and derived quantities of draws
+    [galaxy, chain, draw, dimension]; `derive` is a model with ``derived(theta)``, or None."""
 
-    def one(key: Array, chains: Chains, draws: Array, problem: Problem) -> Chains:
-        del problem
-        return chains._replace(proposal=mixture.fit(key, draws))
-
-    return _over_galaxies(one, problem, 3, 0)(keys, chains, draws, problem)
-
-
-@jax.jit
-def describe_batch(x: Array, problem: Problem):
-    """Theta, normal coordinates and kept predictions of draws [galaxy, chain, draw, dimension]."""
-
-    def one(x: Array, problem: Problem):
+    def one(x: Array, problem: Problem, derive: Any):
         def point(x: Array):
             theta, u, _, prediction = problem.evaluate(x)
-            sampled = {
-                name: value
-                for name, value, leaf in zip(theta._fields, theta, problem.prior, strict=True)
-            }
-            return sampled, u, problem.data.kept(prediction)
+            derived = {} if derive is None else derive.derived(theta)._asdict()
+            return theta._asdict(), u, problem.data.kept(prediction), derived
 
         # Draws one after another in blocks: their spectra would not fit in the caches together.
         flat = x.reshape(-1, x.shape[-1])
         out = jax.lax.map(point, flat, batch_size=64)
         return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), out)
 
-    return _over_galaxies(one, problem, 1, 0)(x, problem)
+    return _over_galaxies(one, problem, 1, 1)(x, problem, derive)
 
 
-def place(tree, problem: Problem):
-    """Arrays with a galaxy axis, and a problem, laid out over the devices as the batch
-    functions leave them, so that every call finds the layout that is compiled."""
+@partial(jax.jit, static_argnames=("run", "settings", "length"))
+def whole_batch(
+    keys: Array, problem: Problem, *, run: Callable[..., Any], settings: Any, length: int
+) -> Any:
+    """``run(key, problem, settings, length)`` of every galaxy of a batch."""
+
+    def one(key: Array, problem: Problem) -> Any:
+        found = run(key, problem, settings, length)
+        return jax.tree.map(lambda a: jnp.asarray(a), found)
+
+    return _over_galaxies(one, problem, 1, 0)(keys, problem)
+
+
+def place(tree: Any) -> Any:
+    """Arrays with a galaxy axis laid out over the devices as the batch functions leave them, so
+    that every call finds the layout that is compiled."""
+    return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec("galaxy")))
+
+
+def place_problem(problem: Problem) -> Problem:
+    """A batch of galaxies laid out in the same way, the forward model on every device."""
     split, whole = (NamedSharding(_mesh(), PartitionSpec(*axis)) for axis in (("galaxy",), ()))
     layout = dataclasses.replace(
         problem,
@@ -312,7 +362,7 @@ def place(tree, problem: Problem):
         forward=jax.tree.map(lambda _: whole, problem.forward),
         data=jax.tree.map(lambda _: split, problem.data),
     )
-    return jax.device_put(tree, split), jax.device_put(problem, layout)
+    return jax.device_put(problem, layout)
 
 
 def device_count() -> int:

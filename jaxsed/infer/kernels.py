@@ -1,6 +1,6 @@
-"""Transition kernels with one shape: ``kernel(key, state, logdensity, step_size, length)``.
+"""Transition kernels with one shape: ``step(key, state, logdensity, step_size, length)``.
 
-Both come from BlackJAX and move in whitened coordinates, so their mass matrix is the identity.
+All come from BlackJAX and move in whitened coordinates, so their mass matrix is the identity.
 """
 
 from __future__ import annotations
@@ -67,3 +67,17 @@ def hmc(*, target_acceptance: float = 0.8) -> Kernel:
         return new, Move(info.acceptance_rate, info.is_divergent, length)
 
     return Kernel(step, target_acceptance, "hmc")
+
+
+def mclmc(*, target_acceptance: float = 0.9) -> Kernel:
+    """Microcanonical trajectories with a Metropolis test (Robnik+ 2023), lengths as for `hmc`."""
+    transition = blackjax.mcmc.adjusted_mclmc.build_kernel()
+
+    def step(key, state, logdensity, step_size, length):
+        # Its velocities have norm one, those of HMC about the root of the dimension.
+        size = step_size * jnp.sqrt(float(state.position.size))
+        new, info = transition(key, state, logdensity, size, (length,))
+        # The default integrator takes two gradients a step.
+        return new, Move(info.acceptance_rate, info.is_divergent, 2 * length)
+
+    return Kernel(step, target_acceptance, "mclmc")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxsed import small
@@ -21,7 +22,7 @@ COMPONENTS = 16
 DEGREES = 5
 """Degrees of freedom: proposals with tails thinner than the posterior's would leave chains stuck
 where it is under-covered."""
-ITERATIONS = 30
+ITERATIONS = 15
 SHRINKAGE_DRAWS = 15.0
 """Weight, in draws, of the pooled covariance in the covariance of a component."""
 POOLED_SHARE = 0.25
@@ -47,13 +48,18 @@ class Mixture(NamedTuple):
         """Log density at `x` [dimension]."""
         return jax.scipy.special.logsumexp(self.log_weight + self._log_student(x))
 
-    def sample(self, key: Array) -> Array:
-        """One draw [dimension]."""
-        key_which, key_where, key_tail = jax.random.split(key, 3)
-        k = jax.random.categorical(key_which, self.log_weight)
-        tail = jnp.sum(jax.random.normal(key_tail, (DEGREES,)) ** 2) / DEGREES
-        step = self.scale[k] @ jax.random.normal(key_where, self.mean.shape[1:])
-        return self.mean[k] + step * jax.lax.rsqrt(tail)
+    def sample(self, key: Array, n: int) -> Array:
+        """Draws [n, dimension]."""
+        key_which, key_where = jax.random.split(key)
+        # Random numbers cost as much as a likelihood: one uniform chooses, not one per component.
+        upper = jnp.cumsum(jnp.exp(self.log_weight))
+        which = jax.random.uniform(key_which, (n,)) * upper[-1]
+        k = jnp.sum(which[:, None] >= upper[:-1], axis=1)
+        dimension = self.mean.shape[1]
+        normals = jax.random.normal(key_where, (n, dimension + DEGREES))
+        tail = jnp.sum(normals[:, dimension:] ** 2, axis=1) / DEGREES
+        step = jnp.einsum("nij,nj->ni", self.scale[k], normals[:, :dimension])
+        return self.mean[k] + step * jax.lax.rsqrt(tail)[:, None]
 
     def _log_student(self, x: Array) -> Array:
         z = jnp.einsum("kij,kj->ki", self.inverse, x - self.mean)
@@ -79,36 +85,44 @@ def broad(centre: Array, scale: Array) -> Mixture:
     )
 
 
+def spread(draws: Array) -> tuple[Array, Array]:
+    """Mean and lower-triangular factor of the covariance of draws [draw, dimension]."""
+    covariance = jnp.cov(draws.T) + 1e-6 * jnp.eye(draws.shape[1])
+    return jnp.mean(draws, axis=0), small.cholesky(covariance)
+
+
 def fit(key: Array, draws: Array) -> Mixture:
     """Expectation-maximisation of Gaussians on draws [draw, dimension], with shrunken covariances.
 
     The Gaussians' covariances then serve as scale matrices.
     """
     n, dimension = draws.shape
-    mean = jnp.mean(draws, axis=0)
-    covariance = jnp.cov(draws.T) + 1e-6 * jnp.eye(dimension)
-    factor = small.cholesky(covariance)
+    mean, factor = spread(draws)
     z = (draws - mean) @ small.inverse_lower(factor).T
     pooled = POOLED_SHARE * jnp.eye(dimension)
 
     # Quadratic forms and second moments as matrix products over the pairs of coordinates.
-    pairs = (z[:, :, None] * z[:, None, :]).reshape(n, -1)
-    features = jnp.concatenate([pairs, z, jnp.ones((n, 1))], axis=1)
+    first, second = np.tril_indices(dimension)
+    whole = np.zeros((dimension, dimension), int)
+    whole[first, second] = whole[second, first] = np.arange(first.size)
+    twice = jnp.where(first == second, 1.0, 2.0)
+    features = jnp.concatenate([z[:, first] * z[:, second], z, jnp.ones((n, 1))], axis=1)
+    pairs = features[:, : first.size]
 
     def log_normal(at: Mixture) -> Array:
         precision = jnp.einsum("kji,kjl->kil", at.inverse, at.inverse)
         linear = jnp.einsum("kil,kl->ki", precision, at.mean)
         log_det = jnp.sum(jnp.log(jnp.diagonal(at.inverse, axis1=1, axis2=2)), axis=1)
         constant = log_det + at.log_weight - 0.5 * jnp.sum(linear * at.mean, axis=1)
-        flat = -0.5 * precision.reshape(COMPONENTS, -1)
+        flat = -0.5 * twice * precision[:, first, second]
         return features @ jnp.concatenate([flat, linear, constant[:, None]], axis=1).T
 
     def step(_: int, at: Mixture) -> Mixture:
         share = jax.nn.softmax(log_normal(at), axis=1)
         count = jnp.sum(share, axis=0)
         centre = (share.T @ z) / (count[:, None] + 1e-6)
-        second = (share.T @ pairs).reshape(COMPONENTS, dimension, dimension)
-        spread = second - count[:, None, None] * centre[:, :, None] * centre[:, None, :]
+        moments = (share.T @ pairs)[:, whole]
+        spread = moments - count[:, None, None] * centre[:, :, None] * centre[:, None, :]
         heft = (count + SHRINKAGE_DRAWS)[:, None, None]
         blend = (spread + SHRINKAGE_DRAWS * pooled) / heft + 1e-5 * jnp.eye(dimension)
         weight = jnp.log((count + 1.0) / (n + COMPONENTS))
@@ -121,11 +135,11 @@ def fit(key: Array, draws: Array) -> Mixture:
         jnp.sqrt(POOLED_SHARE) * identity,
     )
     found = jax.lax.fori_loop(0, ITERATIONS, step, start)
-    whole = mixture(
+    complete = mixture(
         jnp.append(found.log_weight + math.log(1 - BROAD_WEIGHT), math.log(BROAD_WEIGHT)),
         jnp.vstack([mean + found.mean @ factor.T, mean]),
         jnp.concatenate([factor @ found.scale, BROAD_SCALE * factor[None]]),
     )
-    good = jnp.all(jnp.isfinite(whole.scale)) & jnp.all(jnp.isfinite(whole.mean))
+    good = jnp.all(jnp.isfinite(complete.scale)) & jnp.all(jnp.isfinite(complete.mean))
     fallback = broad(mean, factor)
-    return jax.tree.map(lambda a, b: jnp.where(good, a, b), whole, fallback)
+    return jax.tree.map(lambda a, b: jnp.where(good, a, b), complete, fallback)

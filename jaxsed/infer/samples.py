@@ -32,6 +32,8 @@ class Diagnostics(NamedTuple):
     """[galaxy] share of kept draws that differ from the one before."""
     gradients: np.ndarray
     """[galaxy] gradients of the log density, all chains, warm-up included."""
+    evaluations: np.ndarray
+    """[galaxy] values of the log density without a gradient, likewise."""
 
     def passes(self) -> np.ndarray:
         """[galaxy] whether the bar is met: R-hat < 1.01, bulk and tail ESS >= 400 everywhere.
@@ -57,9 +59,21 @@ class Samples(NamedTuple):
     flux: Any
     """[galaxy, chain, draw, band] model fluxes in maggies; None if the data are a spectrum alone,
     of which nothing is kept."""
+    derived: dict[str, np.ndarray]
+    """[galaxy, chain, draw] derived quantities by name; empty if none were asked for."""
     diagnostics: Diagnostics
     method: tuple[str, ...]
     """[galaxy] the method that gave the draws."""
+    run: np.ndarray
+    """[galaxy] which run gave the draws: 0 the first, 1 the first repeat and so on."""
+    log_evidence: np.ndarray
+    """[galaxy] ln of the evidence, for methods that find it; not-a-number elsewhere.  The constants
+    that the likelihood leaves out are missing here too."""
+    log_evidence_error: np.ndarray
+    """[galaxy] its standard error."""
+    lane_efficiency: float
+    """Gradients that served a galaxy over those computed: less than one where lanes wait for each
+    other or are empty."""
 
     def to_arviz(self, galaxy: int = 0) -> Any:
         """The draws of one galaxy as an arviz object with variables named as in theta."""
@@ -86,7 +100,8 @@ def _convergence(draws: Array) -> tuple[Array, Array, Array]:
     def one(x: Array) -> tuple[Array, Array, Array]:
         return diagnostics.rhat(x), diagnostics.ess_bulk(x), diagnostics.ess_tail(x)
 
-    return jax.lax.map(jax.vmap(one, in_axes=-1), draws)
+    # All at once would not fit in the caches.
+    return jax.lax.map(jax.vmap(one, in_axes=-1), draws, batch_size=8)
 
 
 def convergence(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """The only training loop: `fit(key, model, loss, data) -> (model, History)`."""
 
 from jaxsed.learn.loop import fit
-from jaxsed.learn.settings import FitSettings, History
+from jaxsed.learn.settings import FitSettings, History, constant_adam
 
-__all__ = ["FitSettings", "History", "fit"]
+__all__ = ["FitSettings", "History", "constant_adam", "fit"]

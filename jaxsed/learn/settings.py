@@ -25,6 +25,11 @@ def make_optimizer(name: str) -> optax.GradientTransformation:
     return _OPTIMIZERS[name]()
 
 
+def constant_adam(rate: float) -> optax.GradientTransformation:
+    """Adam at one learning rate, for what adapts by gradient outside of `fit`."""
+    return optax.adam(rate)
+
+
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
     """Optimiser, learning-rate schedule and limits of `fit`.
