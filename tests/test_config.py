@@ -22,7 +22,8 @@ def test_defaults():
     assert (config.model.physics, config.model.predictor) == ("provabgs", "auto")
     assert (config.model.grid, config.model.standard_clouds) == ("pegase2", True)
     assert config.likelihood.error_floor == 0.05
-    assert config.sampler.method == "nuts"
+    assert config.sampler.method == "hmc"
+    assert config.sampler.fallback == ("nuts", "nested")
     assert config.output.draws == 1000
     assert config.prior == {}
 
@@ -70,6 +71,8 @@ WRONG = {
     ),
     "physics": (BASE + '[model]\nphysics = "provabs"\n', ["physics", "'provabgs'?"]),
     "method": (BASE + '[sampler]\nmethod = "NUTS!"\n', ["method", "'nuts'?"]),
+    "fallback": (BASE + '[sampler]\nfallback = "nuts"\n', ["fallback", "a list of"]),
+    "fallback method": (BASE + '[sampler]\nfallback = ["gibs"]\n', ["fallback", "expected one"]),
     "number for text": (BASE.replace('"eg"', "3"), ["error", "text in quotes", "got 3"]),
     "text for number": (BASE + '[likelihood]\nerror_floor = "5%"\n', ["error_floor", "number"]),
     "negative floor": (BASE + "[likelihood]\nerror_floor = -0.1\n", ["[0, 1]", "-0.1"]),

@@ -87,7 +87,10 @@ def batch(problem, n):
     return problem.replace(prior=prior, data=data)
 
 
-@pytest.mark.parametrize("method", infer.METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=pytest.mark.slow) if m == "aies" else m for m in infer.METHODS],
+)
 def test_gaussian_moments_within_five_standard_errors(method):
     problem, mean, covariance = linear_problem(np.random.default_rng(0))
     settings = dataclasses.replace(NO_GLOBAL_MOVES, retries=4)

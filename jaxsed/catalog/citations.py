@@ -56,6 +56,47 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
         ),
     ),
+    "mclmc": (
+        "sampler",
+        (
+            "Robnik, J., De Luca, G. B., Silverstein, E., & Seljak, U. 2023, Journal of Machine "
+            "Learning Research, 24, 311",
+            "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
+        ),
+    ),
+    "chees": (
+        "sampler",
+        (
+            "Hoffman, M., Radul, A., & Sountsov, P. 2021, Proceedings of Machine Learning "
+            "Research, 130, 3907",
+            "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
+        ),
+    ),
+    "ensemble_slice": (
+        "sampler",
+        (
+            "Karamanis, M., & Beutler, F. 2021, Statistics and Computing, 31, 61",
+            "Karamanis, M., Beutler, F., & Peacock, J. A. 2021, MNRAS, 508, 3589",
+            "Phan, D., Pradhan, N., & Jankowiak, M. 2019, arXiv:1912.11554 (NumPyro)",
+        ),
+    ),
+    "aies": (
+        "sampler",
+        (
+            "Goodman, J., & Weare, J. 2010, Communications in Applied Mathematics and "
+            "Computational Science, 5, 65",
+            "Foreman-Mackey, D., Hogg, D. W., Lang, D., & Goodman, J. 2013, PASP, 125, 306",
+            "Phan, D., Pradhan, N., & Jankowiak, M. 2019, arXiv:1912.11554 (NumPyro)",
+        ),
+    ),
+    "nested": (
+        "nested sampling",
+        (
+            "Skilling, J. 2006, Bayesian Analysis, 1, 833",
+            "Yallup, D., Kroupa, N., & Handley, W. 2026, arXiv:2601.23252",
+            "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
+        ),
+    ),
     "continuity": (
         "continuity star formation history, mass-metallicity prior",
         (
@@ -108,6 +149,7 @@ def components(config: Config | None = None, *, predictor: str | None = None) ->
     model = config.model
     grid = model.grid.removesuffix("_stellar")
     used = {model.physics, grid, "dust", model.igm, model.cosmology, config.sampler.method}
+    used |= set(config.sampler.fallback)
     used |= {"diagnostics", "software"}
     if predictor != "physics":
         used.add("emulator")
