@@ -203,7 +203,8 @@ def fit(
         diagnostics = {f"diagnostics_{k}": v for k, v in samples.diagnostics._asdict().items()}
         np.savez(
             kept, x=samples.x, log_density=samples.log_density, **parts,
-            **diagnostics, method=samples.method[0], record=json.dumps(record), scan_redshift=middle, scan_grid=found["grid"],
+            **diagnostics, method=samples.method[0], record=json.dumps(record),
+            scan_redshift=middle, scan_grid=found["grid"],
             scan_log_likelihood=found["log_likelihood"],
         )  # fmt: skip
     record |= describe(target, samples)
@@ -293,7 +294,8 @@ def main() -> None:
             observed = dereddened(observed.with_redshift(known)).masked([(9300.0, 1e5)])
             records.append(
                 fit(f"desi_{target_id}", rest, observed,
-                    {"calibration_order": 2, "error_floor": 0.02}, options.output, options.method, settings)
+                    {"calibration_order": 2, "error_floor": 0.02}, options.output,
+                    options.method, settings)
             )  # fmt: skip
     if options.sdss:
         observed = dereddened(read_sdss_spectrum(options.sdss), options.sdss_ebv)

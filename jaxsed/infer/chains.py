@@ -256,9 +256,7 @@ def _over_galaxies(function, problem: Problem, n_batched: int, n_shared: int):
 
 
 @partial(jax.jit, static_argnames=("chains", "starts", "dense"))
-def begin_batch(
-    keys: Array, problem: Problem, *, chains: int, starts: int, dense: bool
-) -> Chains:
+def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
     """`begin` for a batch of galaxies; `keys` [galaxy]."""
     one = partial(begin, chains=chains, starts=starts, dense=dense)
     return _over_galaxies(one, problem, 1, 0)(keys, problem)
@@ -295,9 +293,7 @@ def advance_batch(
 
 
 @partial(jax.jit, static_argnames=("dense",))
-def learn_batch(
-    keys: Array, steps: Array, chains: Chains, draws: Array, *, dense: bool
-) -> Chains:
+def learn_batch(keys: Array, steps: Array, chains: Chains, draws: Array, *, dense: bool) -> Chains:
     """Chains whose whitening and global moves are fitted to draws [galaxy, draw, dimension]."""
 
     def one(key: Array, step: Array, chains: Chains, draws: Array) -> Chains:

@@ -1,4 +1,4 @@
-"""HMC whose trajectory length maximises the change of squared distance (Hoffman+ 2021), by BlackJAX.
+"""HMC whose trajectories maximise the change of squared distance (Hoffman+ 2021), by BlackJAX.
 
 Each galaxy has its own length, so under `vmap` all wait for the longest.
 """
@@ -45,7 +45,11 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
         keys = jax.random.split(key, settings.chains)
         state, info = jax.vmap(
             lambda k, s: transition(
-                k, s, logdensity, found["step_size"], found["inverse_mass_matrix"],
+                k,
+                s,
+                logdensity,
+                found["step_size"],
+                found["inverse_mass_matrix"],
                 found["integration_steps_params"],
             )  # fmt: skip
         )(keys, state)

@@ -72,10 +72,10 @@ class Lanes:
         self, steps: np.ndarray, adapt: np.ndarray, schedule: mc.Schedule, moves: mc.Moves
     ) -> mc.Segment:
         """One segment; `steps` and `adapt` [galaxy] as in `chains.advance_batch`."""
-        steps, adapt = self._fill(steps), self._fill(adapt)
         self.chains, segment = mc.advance_batch(
-            self.keys, steps, adapt, self.chains, self.problem, schedule, moves=moves
-        )
+            self.keys, self._fill(steps), self._fill(adapt), self.chains, self.problem, schedule,
+            moves=moves,
+        )  # fmt: skip
         return self.real(segment)
 
     def learn(

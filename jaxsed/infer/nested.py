@@ -6,6 +6,7 @@ chains do not mix in.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -36,10 +37,11 @@ MOST_INFORMATION = 60.0
 def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     """`chains` independent runs of one galaxy, and `length` draws by weight from each."""
     # Prior draws are standard normal in coordinates without shears.
-    flat = problem.replace(
+    flat = dataclasses.replace(
+        problem,
         prior=problem.prior._replace(
             **{
-                name: leaf.replace(shift=None)
+                name: dataclasses.replace(leaf, shift=None)
                 for name, leaf in problem.prior._asdict().items()
                 if isinstance(leaf, params.Recoordinated)
             }

@@ -207,12 +207,10 @@ class _Run:
         """
         settings = self.settings
         lanes = Lanes(self.keys, self.problem, galaxies, size)
-        lanes.begin(
-            chains=settings.warmup_chains, starts=settings.starts, dense=settings.dense
-        )
+        lanes.begin(chains=settings.warmup_chains, starts=settings.starts, dense=settings.dense)
         moves = self._moves("hmc")._replace(proposals=settings.warmup_proposals)
         every, adapt = np.arange(galaxies.size), np.ones(galaxies.size, bool)
-        recent: list[np.ndarray] = []
+        recent: list[Any] = []
         segments = -(-settings.warmup // SEGMENT)
         for step in range(segments):
             segment = self._segment(lanes, moves, adapt)
@@ -359,10 +357,9 @@ class _Run:
             galaxy = self.book[g]
             cap = float(run.effective)
             row = [np.minimum(bulk[i], cap), np.minimum(tail[i], cap)]
-            galaxy.diagnostics = Diagnostics(
-                *(np.asarray(a)[None] for a in (rhat[i], *row, run.divergences, moved[i])),
-                np.array([galaxy.gradients]), np.array([galaxy.evaluations]),
-            )  # fmt: skip
+            figures = (rhat[i], *row, run.divergences, moved[i])
+            work = (galaxy.gradients, galaxy.evaluations)
+            galaxy.diagnostics = Diagnostics(*(np.asarray(a)[None] for a in (*figures, *work)))
             galaxy.kept, galaxy.method = _thinned(run, self.settings.draws), method
             passed[i] = galaxy.diagnostics.passes()[0]
         return passed
@@ -384,7 +381,7 @@ class _Run:
 
     def samples(self) -> Samples:
         """The draws of all galaxies."""
-        kept = [g.kept for g in self.book]
+        kept: Any = [g.kept for g in self.book]
         x = np.stack([run.x for run in kept])
         parts = []
         for start in range(0, len(kept), self.settings.lanes):
@@ -440,7 +437,7 @@ def _thinned(run: Whole, draws: int) -> Whole:
     return run._replace(x=run.x[:, rows], log_density=run.log_density[:, rows])
 
 
-def _pooled(x: np.ndarray) -> np.ndarray:
+def _pooled(x: Any) -> np.ndarray:
     """Draws [chain, draw, dimension] of all chains in the order they were made."""
     return np.swapaxes(np.asarray(x), 0, 1).reshape(-1, x.shape[-1])
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jax import Array
+Value = Any
+"""An array of JAX inside compiled code, of numpy outside."""
 
 
 class Whole(NamedTuple):
     """A run of one galaxy."""
 
-    x: Array
+    x: Value
     """[chain, draw, dimension] coordinates of the problem."""
-    log_density: Array
+    log_density: Value
     """[chain, draw]."""
-    divergences: Array
+    divergences: Value
     """Number of divergent transitions."""
-    gradients: Array
+    gradients: Value
     """Number of gradients of all chains."""
-    evaluations: Array
+    evaluations: Value
     """Number of values without gradient."""
-    effective: Array
+    effective: Value
     """An upper limit to the effective sample size that the draws do not show, such as that of the
     weights they were drawn by; infinity if there is none."""
-    log_evidence: Array
+    log_evidence: Value
     """ln of the evidence; not-a-number if the method does not find it."""
-    log_evidence_error: Array
+    log_evidence_error: Value
     """Its standard error."""
