@@ -1,7 +1,7 @@
 """Are the posteriors right? Ranks of true parameters in mock posteriors, and emulator against
 physics.
 
-    python benchmarks/posteriors.py --mocks 200 --pairs 20 --json OUT.json
+    python benchmarks/posteriors.py --mocks 500 --pairs 20 --json OUT.json --figure RANKS.png
 
 Mocks are drawn from the prior at one redshift with the direct physics, in the bands of a shipped
 emulator with 5 % noise and a sky of 28 mag, and fitted with that emulator.  Ranks of the truth
@@ -29,6 +29,7 @@ from jaxsed.catalog.validate import Request, physics_of
 from jaxsed.checks import rank_pvalue, rank_statistics
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import load_emulator
+from jaxsed.plots import rank_histograms
 
 
 def main() -> None:
@@ -36,11 +37,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--emulator", default="provabgs_goodss", help="a shipped one, or a file")
     parser.add_argument("--redshift", type=float, default=1.0)
-    parser.add_argument("--mocks", type=int, default=200)
+    parser.add_argument("--mocks", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--retries", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--method", default="hmc", choices=infer.METHODS)
     parser.add_argument("--json", default=None)
+    parser.add_argument("--figure", default=None, help="histograms of the ranks")
     options = parser.parse_args()
     prepare_process()
 
@@ -56,13 +59,23 @@ def main() -> None:
 
     def fit(forward, sigma, rows):
         began = time.perf_counter()
-        samples = fit_mocks(keys[rows], mocks.take(rows), forward, sigma, settings=settings)
+        samples = fit_mocks(
+            keys[rows], mocks.take(rows), forward, sigma, settings=settings,
+            method=options.method,
+        )  # fmt: skip
         return samples, time.perf_counter() - began
 
     sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
     found, seconds = fit(emulator, sigma, np.arange(n))
     ok = found.diagnostics.passes()
-    out = {"mocks": n, "passing": float(ok.mean()), "seconds": seconds, "ranks": {}}
+    every: dict[str, np.ndarray] = {}
+    out = {
+        "method": options.method,
+        "mocks": n,
+        "passing": float(ok.mean()),
+        "seconds": seconds,
+        "ranks": {},
+    }
     table = Table(
         "parameter", "p-value of ranks, all", "those that pass", "mean rank", "rms about 1/2",
         title=f"{n} mocks, {ok.mean():.1%} pass the bar; uniform: mean 0.5, rms 0.289",
@@ -76,11 +89,14 @@ def main() -> None:
             ranks = rank_statistics(values[chosen], flat[chosen], keep=99)
             bins = int(np.clip(chosen.sum() // 10, 2, 10))
             figures[words] = float(rank_pvalue(ranks, 99, bins=bins))
-        share = rank_statistics(values, flat, keep=99) / 99
+        every[name] = rank_statistics(values, flat, keep=99)
+        share = every[name] / 99
         figures |= {"mean": float(share.mean()), "rms": float(np.sqrt(np.mean((share - 0.5) ** 2)))}
         out["ranks"][name] = figures
         table.add_row(name, *(f"{v:.3f}" for v in figures.values()))
     Console().print(table)
+    if options.figure:
+        rank_histograms(every, 99).savefig(options.figure)
 
     rows = np.arange(min(options.pairs, n))
     if rows.size:

@@ -133,6 +133,11 @@ def compiling() -> Iterator[list[float]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
+def flops(forward: Any) -> float:
+    """Of the matrix products of one call of an emulator."""
+    return 2.0 * sum(a.size for a in jax.tree.leaves(forward) if jnp.ndim(a) == 2)
+
+
 def measure(problem: Problem, method: str, settings: infer.Settings, seed: int) -> dict[str, Any]:
     """One sampler on a batch: time without compilation, work, and how many passed."""
     n = jax.tree.leaves(problem.data)[0].shape[0]
@@ -145,8 +150,11 @@ def measure(problem: Problem, method: str, settings: infer.Settings, seed: int) 
     ess = np.minimum(found.ess_bulk.min(axis=1), found.ess_tail.min(axis=1))
     passed = found.passes()
     core = seconds * (os.cpu_count() or 1)
+    # A gradient takes the forward pass, the way back through it, and no gradient of the weights.
+    passes = 2 * found.gradients.sum() + found.evaluations.sum()
     return {
         "galaxies": n,
+        "matrix_product_flops": float(passes * flops(problem.forward) / seconds),
         "seconds_per_galaxy": seconds / n,
         "core_seconds_per_galaxy": core / n,
         "converged_per_core_hour": float(3600 * passed.sum() / core),

@@ -227,6 +227,20 @@ def test_laplace_is_exact_for_a_gaussian():
     assert np.allclose(np.triu(found.scale, 1), 0.0)
 
 
+def test_pathfinder_of_a_gaussian():
+    problem, mean, covariance = linear_problem(np.random.default_rng(5))
+    x, log_weight = infer.pathfinder(jax.random.key(0), problem, starts=2)
+    np.testing.assert_allclose(x.mean(0), mean, atol=5 * np.sqrt(covariance.max() / 1000))
+    np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.25 * covariance.max())
+    assert float(jnp.std(log_weight)) < 0.5
+
+
+def test_the_configuration_offers_every_method():
+    from jaxsed.catalog import config
+
+    assert set(config.METHODS) == set(infer.METHODS)
+
+
 def test_mixture_density_is_normalised_and_agrees_with_its_draws():
     rng = np.random.default_rng(1)
     draws = np.concatenate([rng.normal(-3, 1, (500, 2)), rng.normal(3, 0.5, (500, 2))])

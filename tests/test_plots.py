@@ -320,3 +320,15 @@ def test_matplotlib_waits_until_it_is_needed():
     program = "import sys, jaxsed.plots; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_rank_histograms_say_which_parameter_is_off():
+    rng = np.random.default_rng(0)
+    ranks = {"a_v": rng.integers(0, 100, 500), "log_z_mw": rng.integers(0, 50, 500)}
+    figure = plots.rank_histograms(ranks, 99)
+    fine, off = (float(a.get_title(loc="right").removeprefix("p = ")) for a in figure.axes)
+    assert fine > 0.01
+    assert off < 0.01
+    assert figure.axes[1].title.get_text() == ""
+    with pytest.raises(ValueError, match="no ranks"):
+        plots.rank_histograms({}, 99)

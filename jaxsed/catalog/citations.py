@@ -72,6 +72,13 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
         ),
     ),
+    "numpyro": (
+        "sampler",
+        (
+            "Hoffman, M. D., & Gelman, A. 2014, Journal of Machine Learning Research, 15, 1593",
+            "Phan, D., Pradhan, N., & Jankowiak, M. 2019, arXiv:1912.11554 (NumPyro)",
+        ),
+    ),
     "ensemble_slice": (
         "sampler",
         (

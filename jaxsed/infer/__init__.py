@@ -2,6 +2,7 @@
 
 from jaxsed.infer.bridges import numpyro_model, numpyro_potential
 from jaxsed.infer.laplace import Laplace, laplace
+from jaxsed.infer.quick import pathfinder
 from jaxsed.infer.sample import METHODS, sample
 from jaxsed.infer.samples import ESS_BAR, RHAT_BAR, Diagnostics, Samples, convergence
 from jaxsed.infer.settings import Settings
@@ -18,5 +19,6 @@ __all__ = [
     "laplace",
     "numpyro_model",
     "numpyro_potential",
+    "pathfinder",
     "sample",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.infer import chains as mc
-from jaxsed.infer import chees, ensemble, kernels, nested
+from jaxsed.infer import chees, ensemble, kernels, nested, numpyro_nuts
 from jaxsed.infer.lanes import Lanes, few_sizes, padded, take
 from jaxsed.infer.samples import Diagnostics, Samples, convergence
 from jaxsed.infer.settings import SEGMENT, Settings
@@ -48,6 +48,7 @@ KERNELS: dict[str, Callable[[Settings], kernels.Kernel]] = {
 
 WHOLE: dict[str, Callable[[Array, Problem, Settings, int], Whole]] = {
     "chees": chees.run,
+    "numpyro": numpyro_nuts.run,
     "ensemble_slice": ensemble.slice_run,
     "aies": ensemble.stretch_run,
     "nested": nested.run,

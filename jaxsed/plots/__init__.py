@@ -2,11 +2,13 @@
 
 ``corner``, ``sed`` and ``sfh`` show one galaxy, ``spectrum_fit`` a fit of a spectrum, ``catalog`` a
 run, ``compare`` two sets of values, ``emulator_errors`` an emulator, ``validation_figures`` and
-``spectrum_figures`` what ``jaxsed validate`` found; ``save_all`` writes PNGs of a run.  The figures
+``spectrum_figures`` what ``jaxsed validate`` found, ``rank_histograms`` whether posteriors are
+calibrated; ``save_all`` writes PNGs of a run.  The figures
 are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
 ``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
 """
 
+from jaxsed.plots.calibration import rank_histograms
 from jaxsed.plots.emulator import emulator_errors
 from jaxsed.plots.galaxy import corner, sed, sfh
 from jaxsed.plots.run import catalog, compare, save_all
@@ -18,6 +20,7 @@ __all__ = [
     "compare",
     "corner",
     "emulator_errors",
+    "rank_histograms",
     "save_all",
     "sed",
     "sfh",
