@@ -87,9 +87,12 @@ def batch(problem, n):
     return problem.replace(prior=prior, data=data)
 
 
+FAST = ("hmc", "nuts", "nested")
+"""Methods whose test is not marked slow: every one compiles a program of its own."""
+
+
 @pytest.mark.parametrize(
-    "method",
-    [pytest.param(m, marks=pytest.mark.slow) if m == "aies" else m for m in infer.METHODS],
+    "method", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in infer.METHODS]
 )
 def test_gaussian_moments_within_five_standard_errors(method):
     problem, mean, covariance = linear_problem(np.random.default_rng(0))
