@@ -72,6 +72,7 @@ class Engine:
         )
         self._check_priors()
         self._predictor: Predictor | None = None
+        self._last_news: tuple[str, int, int] | None = None
         self.provenance: dict[str, Any] = {}
 
     def prepare(self, redshift: np.ndarray) -> None:
@@ -214,8 +215,11 @@ class Engine:
         age = np.asarray(self.predictor.physics.stars.axis.age)
         return np.broadcast_to(age, (n, age.size))
 
-    def _progress(self, method: str, done: int, left: int) -> None:
-        self.report(f"  {method}: {done} galaxies done, {left} to go")
+    def _progress(self, phase: str, done: int, left: int) -> None:
+        news = phase.partition(",")[0], done, left
+        if news != self._last_news:
+            self.report(f"  {phase}: {done} galaxies done, {left} to go")
+        self._last_news = news
 
 
 def _chi2(flux: np.ndarray, data) -> np.ndarray:

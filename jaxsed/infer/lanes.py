@@ -94,13 +94,13 @@ class Lanes:
         index[lanes] = self.size + np.arange(lanes.size)
         self.chains = mc.place(_merged(self.chains, found, index))
 
-    def keep(self, lanes: np.ndarray) -> None:
-        """Only these lanes keep their galaxies; the size stays, if enough are left, or shrinks."""
+    def keep(self, lanes: np.ndarray, *, shrink: bool) -> None:
+        """Only these lanes keep their galaxies; if few are left and `shrink`, the others go."""
         self.galaxies = self.galaxies[lanes]
         if not lanes.size:
             return
         size = self.size
-        while size > SHRINK and padded(lanes.size) <= size // SHRINK:
+        while shrink and size > SHRINK and padded(lanes.size) <= size // SHRINK:
             size = padded(size // SHRINK)
         self.size = size
         rows = lanes[np.arange(size) % lanes.size]

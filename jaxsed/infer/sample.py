@@ -115,7 +115,7 @@ def sample(
         settings: how long, how many chains, what to do with galaxies that miss the bar.
         derive: a model with ``derived(theta)``, a NamedTuple of scalars: they come back as
             ``Samples.derived`` and must meet the bar as well.
-        report: called with (phase, done, galaxies) now and then.
+        report: called with (phase, galaxies done, galaxies left) after every segment.
 
     Raises ValueError for an unknown method or a batch that does not fit the keys.
     """
@@ -178,7 +178,7 @@ class _Run:
         pool = Lanes(self.keys, self.problem, np.array(waiting[:1]), size)
         pool.galaxies = np.zeros(0, int)
         fresh = self.book[waiting[0]].end is None
-        done = 0
+        done, segments = 0, 0
         while waiting or pool.galaxies.size:
             free = pool.size - pool.galaxies.size
             if waiting and (free >= min(block, len(waiting)) or not pool.galaxies.size):
@@ -192,12 +192,14 @@ class _Run:
                 pool.join(others, np.arange(new.size), kept)
                 continue
             self._advance(pool, method)
+            segments += 1
             gone, late = self._check(pool, method, lengths)
             missed += late
             if gone.any():
-                pool.keep(np.flatnonzero(~gone))
-                done += int(gone.sum())
-                self.report(method, done, len(waiting) + pool.galaxies.size)
+                pool.keep(np.flatnonzero(~gone), shrink=not waiting)
+                done += int(gone.sum()) - len(late)
+            left = len(waiting) + pool.galaxies.size
+            self.report(f"{method}, {segments * SEGMENT} transitions", done, left)
         return missed
 
     def _warm_up(self, galaxies: np.ndarray, size: int) -> tuple[Lanes, np.ndarray]:
@@ -215,6 +217,7 @@ class _Run:
         segments = -(-settings.warmup // SEGMENT)
         for step in range(segments):
             segment = self._segment(lanes, moves, adapt)
+            self.report(f"warm-up, {(step + 1) * SEGMENT} transitions", 0, galaxies.size)
             recent = [*recent, segment.x][-WARMUP_MEMORY:]
             if step > 0 or segments == 1:
                 for row, g in enumerate(galaxies):
