@@ -22,7 +22,7 @@ COMPONENTS = 16
 DEGREES = 5
 """Degrees of freedom: proposals with tails thinner than the posterior's would leave chains stuck
 where it is under-covered."""
-ITERATIONS = 15
+ITERATIONS = 20
 SHRINKAGE_DRAWS = 15.0
 """Weight, in draws, of the pooled covariance in the covariance of a component."""
 POOLED_SHARE = 0.25

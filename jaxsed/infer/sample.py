@@ -20,13 +20,13 @@ from jaxsed.infer.settings import SEGMENT, Settings
 from jaxsed.infer.whole import Whole
 from jaxsed.problem import Problem
 
-HMC_STEPS = (3, 16)
+HMC_STEPS = (5, 24)
 """Range of the shared number of leapfrog steps, one after another through a segment."""
 
 STEP_FACTORS = ((1.0, 0.75), (0.4, 0.15), (0.15, 0.1))
 """Factors of the step size and how often each is used."""
 
-LEARN_FROM = 1600
+LEARN_FROM = 3200
 """Draws that the global moves are fitted to."""
 
 WARMUP_MEMORY = 3
