@@ -96,7 +96,8 @@ def main() -> None:
         table.add_row(name, *(f"{v:.3f}" for v in figures.values()))
     Console().print(table)
     if options.figure:
-        rank_histograms(every, 99).savefig(options.figure)
+        p_values = {name: figures["all"] for name, figures in out["ranks"].items()}
+        rank_histograms(every, 99, p_values=p_values).savefig(options.figure)
 
     rows = np.arange(min(options.pairs, n))
     if rows.size:

@@ -41,8 +41,10 @@ def import_dsps():
     """
     import jax
 
+    # Read before the test turns 64-bit on for itself, or that would be put back for good.
+    before = jax.config.jax_enable_x64
+
     def load(name: str):
-        before = jax.config.jax_enable_x64
         try:
             pytest.importorskip("dsps")
             return importlib.import_module(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -128,13 +129,19 @@ def test_skewed_target_moments(method):
 
 
 def test_a_galaxy_does_not_depend_on_its_neighbours():
-    problem, *_ = linear_problem(np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    problems = [linear_problem(generator)[0] for _ in range(5)]
     short = infer.Settings(warmup=200, draws=100, retries=0, starts=2)
-    keys = jax.random.split(jax.random.key(3), 3)
-    three = infer.sample(keys, batch(problem, 3), method="hmc", settings=short)
-    one = infer.sample(keys[1:2], batch(problem, 1), method="hmc", settings=short)
-    np.testing.assert_allclose(three.x[1], one.x[0], atol=1e-3)
-    assert not np.allclose(three.x[0], three.x[1])
+    keys = jax.random.split(jax.random.key(3), 5)
+    own = []
+    # Batches of one size: another one is compiled anew, and rounds differently.
+    for rows in ([0, 1, 2], [3, 1, 4]):
+        samples = infer.sample(
+            keys[np.array(rows)], stack([problems[i] for i in rows]), method="hmc", settings=short
+        )
+        own.append(samples.x)
+    np.testing.assert_array_equal(own[0][1], own[1][1])
+    assert not np.allclose(own[0][0], own[1][0])
 
 
 def test_more_galaxies_than_lanes_are_all_sampled_and_none_twice():
@@ -146,21 +153,34 @@ def test_more_galaxies_than_lanes_are_all_sampled_and_none_twice():
     samples = infer.sample(keys, seven, method="hmc", settings=few)
     assert samples.diagnostics.passes().all()
     alone = infer.sample(keys[4], problems[4], method="hmc", settings=few)
-    np.testing.assert_allclose(samples.x[4], alone.x[0], atol=1e-3)
+    ess = min(r.diagnostics.ess_bulk.min() for r in (samples, alone))
+    gap = samples.x[4].mean((0, 1)) - alone.x[0].mean((0, 1))
+    assert np.all(np.abs(gap) < 5 * alone.x[0].std((0, 1)) * np.sqrt(2 / ess))
     assert 0 < samples.lane_efficiency <= 1
 
 
-def test_what_misses_the_bar_goes_to_the_fallback_and_says_so():
-    problem, mean, covariance = linear_problem(np.random.default_rng(0))
-    # Trajectories of one tiny step never mix.
-    stiff = dataclasses.replace(
-        NO_GLOBAL_MOVES, draws=100, retries=1, target_acceptance=0.9999, fallback=("nested",)
+def test_what_misses_the_bar_goes_to_the_fallback_and_says_so(monkeypatch):
+    from jaxsed.infer import kernels
+
+    module = sys.modules["jaxsed.infer.sample"]
+
+    def stuck(settings):
+        def step(key, state, logdensity, step_size, length):
+            return state, kernels.Move(jnp.ones(()), jnp.asarray(False), length)
+
+        return kernels.Kernel(step, settings.target_acceptance, "stuck")
+
+    monkeypatch.setitem(module.KERNELS, "stuck", stuck)
+    monkeypatch.setattr(module, "METHODS", (*module.METHODS, "stuck"))
+    problem, *_ = linear_problem(np.random.default_rng(0))
+    settings = dataclasses.replace(
+        NO_GLOBAL_MOVES, draws=200, retries=1, fallback=("nested",), live_points=300
     )
-    samples = infer.sample(jax.random.key(1), problem, method="hmc", settings=stiff)
+    samples = infer.sample(jax.random.key(1), problem, method="stuck", settings=settings)
     assert samples.method == ("nested",)
     assert samples.diagnostics.passes().all()
     assert np.isfinite(samples.log_evidence).all()
-    assert samples.x.shape == (1, 4, 100, 2)
+    assert samples.x.shape == (1, 4, 200, 2)
     assert samples.diagnostics.gradients[0] > 0  # those of the first method are counted
 
 

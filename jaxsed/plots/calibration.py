@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxsed.checks import rank_pvalue
 from jaxsed.plots.style import BLUE, GREY, RED, label, new_figure, styled
 
 if TYPE_CHECKING:
@@ -21,7 +20,13 @@ ALARM = 0.01
 
 
 @styled
-def rank_histograms(ranks: Mapping[str, Any], n_draws: int, *, bins: int = 20) -> Figure:
+def rank_histograms(
+    ranks: Mapping[str, Any],
+    n_draws: int,
+    *,
+    p_values: Mapping[str, float] | None = None,
+    bins: int = 20,
+) -> Figure:
     """Histogram of the ranks of the truths for every parameter; uniform if all is right.
 
     A slope is a bias, a valley in the middle a posterior that is too narrow, a hill one too wide.
@@ -29,6 +34,7 @@ def rank_histograms(ranks: Mapping[str, Any], n_draws: int, *, bins: int = 20) -
     Args:
         ranks: [mock] by parameter, from 0 to `n_draws`; see `jaxsed.checks.rank_statistics`.
         n_draws: draws among which the truth was ranked.
+        p_values: by parameter, to be written above; see `jaxsed.checks.rank_pvalue`.
         bins: of the histogram.
 
     Raises ValueError if there are no ranks.
@@ -48,8 +54,10 @@ def rank_histograms(ranks: Mapping[str, Any], n_draws: int, *, bins: int = 20) -
         axes.axhline(values.size / bins, color=GREY, lw=0.8)
         edges = np.linspace(-0.5, n_draws + 0.5, bins + 1).tolist()
         axes.hist(values, edges, color=BLUE, histtype="step", lw=1.2)
-        p = rank_pvalue(values, n_draws, bins=bins)
-        axes.set_title(f"p = {p:.2f}", fontsize=8, color=RED if p < ALARM else "black", loc="right")
+        if p_values is not None:
+            p = p_values[name]
+            color = RED if p < ALARM else "black"
+            axes.set_title(f"p = {p:.2f}", fontsize=8, color=color, loc="right")
         axes.set_title(label(name, short=True).replace("\n", " "), fontsize=8, loc="left")
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
