@@ -178,6 +178,7 @@ def test_what_misses_the_bar_goes_to_the_fallback_and_says_so(monkeypatch):
     )
     samples = infer.sample(jax.random.key(1), problem, method="stuck", settings=settings)
     assert samples.method == ("nested",)
+    assert list(samples.run) == [2]  # after two of the method that is stuck
     assert samples.diagnostics.passes().all()
     assert np.isfinite(samples.log_evidence).all()
     assert samples.x.shape == (1, 4, 200, 2)

@@ -75,6 +75,9 @@ class _Galaxy:
     segments: int = 0
     """Segments of its life so far; with its key they make its random numbers."""
     run: int = 0
+    """Runs that were checked, of all methods together."""
+    attempt: int = 0
+    """Runs of the present method before the present one."""
     parts: list[mc.Segment] = field(default_factory=list)
     """Segments of the present run."""
     left_to_adapt: int = 0
@@ -273,7 +276,7 @@ class _Run:
         for number, length in enumerate(lengths):
             due = [
                 lane for lane, g in enumerate(book)
-                if g.run == number and len(g.parts) * SEGMENT >= length
+                if g.attempt == number and len(g.parts) * SEGMENT >= length
             ]  # fmt: skip
             if not due:
                 continue
@@ -287,12 +290,11 @@ class _Run:
                 if good:
                     continue
                 galaxy.remember(_pooled(run.x))
+                galaxy.attempt = 0 if gone[lane] else galaxy.attempt + 1
                 if gone[lane]:
-                    galaxy.run = 0
                     galaxy.end = jax.tree.map(lambda a, i=lane: a[i], pool.chains)
                     missed.append(int(pool.galaxies[lane]))
                 else:
-                    galaxy.run += 1
                     galaxy.left_to_adapt = 1
                     again.append(lane)
             if again:
@@ -328,7 +330,6 @@ class _Run:
                 for g, run in zip(chosen, runs, strict=True):
                     self.book[g].gradients += int(run.gradients)
                     self.book[g].evaluations += int(run.evaluations)
-                    self.book[g].run = number
                 passed = self._diagnose(chosen, runs, method)
                 late += [int(g) for g, good in zip(chosen, passed, strict=True) if not good]
                 self.report(method, start + chosen.size - len(late), len(waiting))
@@ -365,6 +366,7 @@ class _Run:
             work = (galaxy.gradients, galaxy.evaluations)
             galaxy.diagnostics = Diagnostics(*(np.asarray(a)[None] for a in (*figures, *work)))
             galaxy.kept, galaxy.method = _thinned(run, self.settings.draws), method
+            galaxy.run += 1
             passed[i] = galaxy.diagnostics.passes()[0]
         return passed
 
@@ -403,7 +405,7 @@ class _Run:
                 lambda *v: np.concatenate(v), *[g.diagnostics for g in self.book]
             ),
             method=tuple(g.method for g in self.book),
-            run=np.array([g.run for g in self.book]),
+            run=np.array([g.run - 1 for g in self.book]),
             log_evidence=np.array([run.log_evidence for run in kept], float),
             log_evidence_error=np.array([run.log_evidence_error for run in kept], float),
             lane_efficiency=used / self.computed if self.computed else float("nan"),
