@@ -51,7 +51,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
                 found["step_size"],
                 found["inverse_mass_matrix"],
                 found["integration_steps_params"],
-            )  # fmt: skip
+            )
         )(keys, state)
         out = (state.position, state.logdensity, info.is_divergent, info.num_integration_steps)
         return state, out
@@ -64,8 +64,4 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
         log_density=log_density.T,
         divergences=jnp.sum(divergent),
         gradients=jnp.sum(steps) + jnp.sum(info.info.num_integration_steps),
-        evaluations=jnp.zeros(()),
-        effective=jnp.inf,
-        log_evidence=jnp.nan,
-        log_evidence_error=jnp.nan,
     )

@@ -64,8 +64,6 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     return Whole(
         x=x,
         log_density=log_density,
-        divergences=jnp.zeros(()),
-        gradients=jnp.zeros(()),
         evaluations=jnp.sum(slices),
         effective=jnp.sum(kish),
         log_evidence=mean,

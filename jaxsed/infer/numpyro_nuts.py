@@ -50,8 +50,4 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
         log_density=log_density,
         divergences=jnp.sum(divergences),
         gradients=jnp.sum(gradients),
-        evaluations=jnp.zeros(()),
-        effective=jnp.inf,
-        log_evidence=jnp.nan,
-        log_evidence_error=jnp.nan,
     )

@@ -425,16 +425,11 @@ def _on_few_sizes(values: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _joined(parts: list[mc.Segment]) -> Whole:
     """A run of one galaxy from its segments."""
-    nan = np.float32(np.nan)
     return Whole(
         x=np.concatenate([p.x for p in parts], axis=1),
         log_density=np.concatenate([p.log_density for p in parts], axis=1),
         divergences=sum(p.divergences for p in parts),
         gradients=sum(p.gradients.sum() for p in parts),
-        evaluations=0,
-        effective=np.inf,
-        log_evidence=nan,
-        log_evidence_error=nan,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 Value = Any
@@ -15,16 +16,16 @@ class Whole(NamedTuple):
     """[chain, draw, dimension] coordinates of the problem."""
     log_density: Value
     """[chain, draw]."""
-    divergences: Value
+    divergences: Value = 0
     """Number of divergent transitions."""
-    gradients: Value
+    gradients: Value = 0
     """Number of gradients of all chains."""
-    evaluations: Value
+    evaluations: Value = 0
     """Number of values without gradient."""
-    effective: Value
+    effective: Value = math.inf
     """An upper limit to the effective sample size that the draws do not show, such as that of the
     weights they were drawn by; infinity if there is none."""
-    log_evidence: Value
+    log_evidence: Value = math.nan
     """ln of the evidence; not-a-number if the method does not find it."""
-    log_evidence_error: Value
+    log_evidence_error: Value = math.nan
     """Its standard error."""
