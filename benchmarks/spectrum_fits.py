@@ -271,19 +271,19 @@ def main() -> None:
     parser.add_argument("--redrock", type=Path)
     parser.add_argument("--sdss", type=Path)
     parser.add_argument("--sdss-ebv", type=float, default=0.0)
-    parser.add_argument("--method", default="nuts", choices=infer.METHODS)
-    parser.add_argument("--warmup-chains", type=int, default=8)
-    parser.add_argument("--warmup", type=int, default=400)
+    parser.add_argument("--method", default="hmc", choices=infer.METHODS)
+    parser.add_argument("--warmup-chains", type=int, default=32)
+    parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--draws", type=int, default=300)
-    parser.add_argument("--tree-depth", type=int, default=8)
-    parser.add_argument("--retries", type=int, default=2)
+    parser.add_argument("--proposals", type=int, default=128)
+    parser.add_argument("--retries", type=int, default=3)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    # Global proposals never hit a posterior this thin in so many dimensions.
+    # Many chains and many global proposals: the age and the metallicity of a young burst have
+    # several modes, that of one step of the isochrones each, and no trajectory crosses between.
     settings = infer.Settings(
-        warmup_chains=options.warmup_chains, warmup=options.warmup, draws=options.draws, starts=8,
-        retries=options.retries, max_tree_depth=options.tree_depth, proposals=0,
-        warmup_proposals=0,
+        warmup_chains=options.warmup_chains, warmup=options.warmup, draws=options.draws,
+        retries=options.retries, proposals=options.proposals,
     )  # fmt: skip
     rest, records = networks(options.networks), []
     if options.desi:

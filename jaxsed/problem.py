@@ -93,6 +93,12 @@ class Problem:
         _, u, excess, prediction = self.evaluate(x)
         return self.log_likelihood(prediction) - 0.5 * jnp.sum(u**2) + excess
 
+    def guarded_logdensity(self, x: Array) -> Array:
+        """`logdensity`, but minus infinity where it is not a number: samplers reject such a point,
+        where a not-a-number would stop a chain for good."""
+        value = self.logdensity(x)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
     def chi2(self, prediction: Any) -> Array:
         """Sum of squared residuals."""
         return jnp.sum(self.residuals(prediction) ** 2)

@@ -88,6 +88,8 @@ class FakeEngine:
             ess_tail_min=800 * ones,
             divergences=np.zeros(n, int),
             unique_fraction=ones,
+            log_evidence=np.full(n, np.nan),
+            log_evidence_error=np.full(n, np.nan),
             method=["fake"] * n,
             flag=np.zeros(n, int),
             predicted_flux=np.repeat(observations.flux[:, None], 3, axis=1),

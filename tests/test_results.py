@@ -52,6 +52,23 @@ def test_table_has_exactly_the_documented_columns(results):
     assert results.table["method"].tolist()[1:4] == ["fake", "none", "fake"]
 
 
+def test_evidence_has_columns_where_the_method_finds_it(tmp_path):
+    class Nested(FakeEngine):
+        def __call__(self, ids, observations, seeds):
+            n = len(ids)
+            evidence = {"log_evidence": np.arange(n) - 50.0, "log_evidence_error": np.ones(n)}
+            return super().__call__(ids, observations, seeds)._replace(**evidence)
+
+    catalog, config = write_inputs(tmp_path)
+    fit_catalog(config, catalog, tmp_path / "run.h5", seed=4, engine=Nested(), progress=False)
+    table = load_results(tmp_path / "run.h5").table
+    assert table.colnames[-5:] == [
+        "log_evidence", "log_evidence_error", "method", "flag", "flag_text"
+    ]  # fmt: skip
+    assert table["log_evidence"][0] == -50
+    assert (table["log_evidence_error"] == 1).all()
+
+
 @pytest.mark.parametrize("suffix", ["ecsv", "fits", "csv"])
 def test_written_table_reads_back(folder, results, suffix):
     table = Table.read(folder / f"run.{suffix}")

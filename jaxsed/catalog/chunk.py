@@ -32,6 +32,8 @@ class ChunkResult(NamedTuple):
     ess_tail_min: Array  # [n]
     divergences: Array  # [n]
     unique_fraction: Array  # [n], distinct draws / draws
+    log_evidence: Array  # [n], NaN where the method does not find it
+    log_evidence_error: Array  # [n]
     method: Sequence[str]  # [n]
     flag: Array  # [n], bits of Flag that only the engine can know
     predicted_flux: Array  # [n, 3, B] maggies: 16, 50, 84 % of the posterior prediction
@@ -95,7 +97,10 @@ def stored(result: ChunkResult, row_flag: Array, draws: int) -> dict[str, Array]
         "diagnostics/method": np.array(result.method, "S32"),
         "diagnostics/flag": flag,
     }
-    for name in ("chi2", "rhat_max", "ess_bulk_min", "ess_tail_min", "unique_fraction"):
+    for name in (
+        "chi2", "rhat_max", "ess_bulk_min", "ess_tail_min", "unique_fraction", "log_evidence",
+        "log_evidence_error",
+    ):  # fmt: skip
         tree[f"diagnostics/{name}"] = np.asarray(getattr(result, name), np.float32)
     for group, values in (("theta", theta), ("derived", derived)):
         for name, value in values.items():

@@ -135,6 +135,8 @@ class Engine:
             ess_tail_min=d.ess_tail.min(axis=1),
             divergences=d.divergences,
             unique_fraction=d.unique_fraction,
+            log_evidence=samples.log_evidence,
+            log_evidence_error=samples.log_evidence_error,
             method=samples.method,
             flag=self._flags(samples.theta, observations.kind),
             predicted_flux=self._predicted(samples.flux, modelled),

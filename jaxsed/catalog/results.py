@@ -44,6 +44,8 @@ DESCRIPTIONS = {
     "ess_bulk_min": "smallest bulk effective sample size",
     "ess_tail_min": "smallest tail effective sample size",
     "divergences": "divergent transitions after warm-up",
+    "log_evidence": "ln of the evidence, without the likelihood's constants",
+    "log_evidence_error": "standard error of log_evidence",
     "flag": "0 is good; bits of jaxsed.catalog.flags.Flag",
 }
 UNITS = {"t_age_mw": "Gyr", "t50": "Gyr", "t90": "Gyr", "a_v": "mag"}
@@ -209,6 +211,10 @@ class Results:
         for name in ("chi2", "n_bands", "rhat_max", "ess_bulk_min", "ess_tail_min", "divergences"):
             values = self._diagnostics.get(name, np.full(len(self), np.nan, np.float32))
             self._add(table, name, values, name)
+        for name in ("log_evidence", "log_evidence_error"):
+            values = self._diagnostics.get(name, np.full(len(self), np.nan))
+            if np.isfinite(values).any():
+                self._add(table, name, values, name)
         method = self._diagnostics.get("method", np.full(len(self), b""))
         table["method"] = [m.decode() or "none" for m in method]
         self._add(table, "flag", self.flags, "flag")

@@ -127,9 +127,7 @@ def advance(
         return chains.centre + chains.scale @ q
 
     def logdensity(q: Array) -> Array:
-        value = problem.logdensity(unwhitened(q))
-        # A not-a-number would stop the chain for good; an impossible point is just rejected.
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+        return problem.guarded_logdensity(unwhitened(q))
 
     inverse = small.inverse_lower(chains.scale)
 

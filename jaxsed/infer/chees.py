@@ -28,8 +28,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     noise = jax.random.normal(key_spread, (chains, dimension))
 
     def logdensity(q: Array) -> Array:
-        value = problem.logdensity(fit.mean + fit.scale @ q)
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+        return problem.guarded_logdensity(fit.place(q))
 
     adaptation = blackjax.chees_adaptation(logdensity, chains)
     (states, found), info = adaptation.run(
@@ -60,7 +59,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     _, out = jax.lax.scan(step, first, jax.random.split(key_draw, length))
     q, log_density, divergent, steps = out
     return Whole(
-        x=jnp.swapaxes(fit.mean + q @ fit.scale.T, 0, 1),
+        x=jnp.swapaxes(fit.place(q), 0, 1),
         log_density=log_density.T,
         divergences=jnp.sum(divergent),
         gradients=jnp.sum(steps) + jnp.sum(info.info.num_integration_steps),

@@ -64,8 +64,7 @@ def _run(
     x = fit.ends[jnp.arange(walkers) % settings.starts] + 0.5 * noise @ fit.scale.T
 
     def potential(x: Array) -> Array:
-        value = problem.logdensity(x)
-        return -jnp.where(jnp.isnan(value), -jnp.inf, value)
+        return -problem.guarded_logdensity(x)
 
     def ensemble(key: Array, x: Array) -> tuple[Array, Array]:
         kernel = make(potential)

@@ -35,6 +35,10 @@ class Laplace(NamedTuple):
     ends: Array
     """[start, dimension] where the descents ended; the best fit in place of far worse ones."""
 
+    def place(self, q: Array) -> Array:
+        """Coordinates of the problem at whitened ones q [..., dimension]."""
+        return self.mean + q @ self.scale.T
+
 
 class _Step(NamedTuple):
     x: Array
@@ -53,7 +57,7 @@ def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.
     """
     points = spread * jax.random.normal(key, (starts, problem.dimension))
     ends, values = jax.vmap(lambda x: _descend(problem, x))(points)
-    best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))
+    best = jnp.argmax(values)
     mean = ends[best]
     _, hessian = _gauss_newton(problem, mean)
     close = values > values[best] - FAR_BELOW
@@ -91,7 +95,7 @@ def _descend(problem: Problem, start: Array) -> tuple[Array, Array]:
             jnp.clip(at.damping * jnp.where(better, 0.2, 5.0), 1e-6, 1e6),
         )
 
-    first = _Step(start, problem.logdensity(start), jnp.asarray(FIRST_DAMPING, start.dtype))
-    first = first._replace(value=jnp.where(jnp.isnan(first.value), -jnp.inf, first.value))
+    value = problem.guarded_logdensity(start)
+    first = _Step(start, value, jnp.asarray(FIRST_DAMPING, start.dtype))
     last = jax.lax.fori_loop(0, MAX_STEPS, step, first)
     return last.x, last.value

@@ -30,6 +30,9 @@ SLICES_PER_DIMENSION = 2
 ENOUGH = -4.0
 """It ends when the live points hold less than the exp of this of the evidence."""
 
+MOST_FOLD = 4
+"""Longer runs have more live points, up to this many times the first."""
+
 MOST_INFORMATION = 60.0
 """It ends at the latest when the prior has shrunk by the exp of this."""
 
@@ -48,7 +51,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
         ),
         shear=False,
     )
-    live = settings.live_points * max(length // settings.draws, 1)
+    live = settings.live_points * min(max(length // settings.draws, 1), MOST_FOLD)
     keys = jax.random.split(key, settings.chains)
     one = jax.vmap(lambda k: _one(k, flat, live, length))
     u, log_z, kish, slices = one(keys)
@@ -77,8 +80,7 @@ def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, .
     key_live, key_run, key_draw = jax.random.split(key, 3)
 
     def log_likelihood(u: Array) -> Array:
-        value = problem.logdensity(u) + 0.5 * jnp.sum(u**2)
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+        return problem.guarded_logdensity(u) + 0.5 * jnp.sum(u**2)
 
     def log_prior(u: Array) -> Array:
         return -0.5 * jnp.sum(u**2) - 0.5 * dimension * math.log(2 * math.pi)

@@ -25,8 +25,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     noise = jax.random.normal(key_spread, (settings.chains, problem.dimension))
 
     def potential(q: Array) -> Array:
-        value = problem.logdensity(fit.mean + fit.scale @ q)
-        return -jnp.where(jnp.isnan(value), -jnp.inf, value)
+        return -problem.guarded_logdensity(fit.place(q))
 
     def chain(key: Array, q: Array) -> tuple[Array, ...]:
         begin, move = hmc(potential, algo="NUTS")
@@ -46,7 +45,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     keys = jax.random.split(key_draw, settings.chains)
     q, log_density, divergences, gradients = jax.vmap(chain)(keys, noise)
     return Whole(
-        x=fit.mean + q @ fit.scale.T,
+        x=fit.place(q),
         log_density=log_density,
         divergences=jnp.sum(divergences),
         gradients=jnp.sum(gradients),

@@ -32,9 +32,9 @@ def pathfinder(
     fit = laplace(key_fit, problem, starts=starts)
 
     def logdensity(q: Array) -> Array:
-        return problem.logdensity(fit.mean + fit.scale @ q)
+        return problem.guarded_logdensity(fit.place(q))
 
     start = jax.random.normal(key_start, (problem.dimension,))
     state, _ = blackjax.vi.pathfinder.approximate(key_path, logdensity, start)
     q, log_q = blackjax.vi.pathfinder.sample(key_draw, state, draws)
-    return fit.mean + q @ fit.scale.T, jax.vmap(logdensity)(q) - jnp.asarray(log_q)
+    return fit.place(q), jax.vmap(logdensity)(q) - jnp.asarray(log_q)

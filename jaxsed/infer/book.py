@@ -1,0 +1,152 @@
+"""What is known of every galaxy of a call of `sample`, and whether its draws meet the bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsed.infer import chains as mc
+from jaxsed.infer.lanes import few_sizes, take
+from jaxsed.infer.samples import Diagnostics, Samples, convergence
+from jaxsed.infer.settings import SEGMENT, Settings
+from jaxsed.infer.whole import Whole
+from jaxsed.problem import Problem
+
+LEARN_FROM = 3200
+"""Draws that the global moves are fitted to."""
+
+
+@dataclass
+class Galaxy:
+    """What is known of one galaxy while it is sampled."""
+
+    segments: int = 0
+    """Segments of its life so far; with its key they make its random numbers."""
+    run: int = 0
+    """Runs that were checked, of all methods together."""
+    attempt: int = 0
+    """Runs of the present method before the present one."""
+    parts: list[mc.Segment] = field(default_factory=list)
+    """Segments of the present run."""
+    left_to_adapt: int = 0
+    history: Any = None
+    """[draw, dimension] what its global moves are fitted to."""
+    gradients: int = 0
+    evaluations: int = 0
+    method: str = ""
+    kept: Whole | None = None
+    """The last run that was checked."""
+    diagnostics: Diagnostics | None = None
+    end: Any = None
+    """Its `Chains` when it left its lane without meeting the bar."""
+
+    def remember(self, draws: np.ndarray) -> None:
+        """Add draws [draw, dimension] to the history, thinned to a fixed number."""
+        every = draws if self.history is None else np.concatenate([self.history, draws])
+        rows = np.linspace(0, len(every) - 1, LEARN_FROM).round().astype(int)
+        self.history = every[rows]
+
+
+class Book:
+    """The galaxies of a call and where each stands."""
+
+    def __init__(self, keys: Array, problem: Problem, settings: Settings, derive: Any) -> None:
+        self.keys, self.problem, self.settings, self.derive = keys, problem, settings, derive
+        self.galaxies = [Galaxy() for _ in range(keys.shape[0])]
+        self.computed = 0.0
+        """Gradients computed, those of empty and waiting lanes included."""
+
+    def __getitem__(self, galaxy: int) -> Galaxy:
+        return self.galaxies[galaxy]
+
+    def diagnose(self, galaxies: np.ndarray, runs: list[Whole], method: str) -> np.ndarray:
+        """[galaxy] whether runs of equal length meet the bar; they are kept either way."""
+        x = np.stack([run.x for run in runs])
+        _, u, _, derived = self._describe(galaxies, x)
+        numbers = _scalars(derived)
+        rhat, bulk, tail = _on_few_sizes(
+            np.concatenate([u, *(values[..., None] for values in numbers)], axis=-1)
+        )
+        # What all draws agree on exactly needs no mixing, for a derived quantity.
+        flat = np.zeros(rhat.shape, bool)
+        for k, values in enumerate(numbers):
+            flat[:, u.shape[-1] + k] = np.ptp(values, axis=(1, 2)) == 0
+        rhat, bulk, tail = (
+            np.where(flat, easy, a)
+            for easy, a in ((1.0, rhat), (x.shape[1] * x.shape[2], bulk), (np.inf, tail))
+        )
+        moved = np.any(np.diff(x, axis=2) != 0, axis=-1).mean(axis=(1, 2))
+        passed = np.zeros(len(runs), bool)
+        for i, (g, run) in enumerate(zip(galaxies, runs, strict=True)):
+            galaxy = self.galaxies[g]
+            cap = float(run.effective)
+            row = [np.minimum(bulk[i], cap), np.minimum(tail[i], cap)]
+            figures = (rhat[i], *row, run.divergences, moved[i])
+            work = (galaxy.gradients, galaxy.evaluations)
+            galaxy.diagnostics = Diagnostics(*(np.asarray(a)[None] for a in (*figures, *work)))
+            galaxy.kept, galaxy.method = _thinned(run, self.settings.draws), method
+            galaxy.run += 1
+            passed[i] = galaxy.diagnostics.passes()[0]
+        return passed
+
+    def _describe(self, galaxies: np.ndarray, x: np.ndarray) -> tuple[Any, ...]:
+        """Theta, coordinates u, kept predictions and derived quantities of draws, in blocks of
+        shapes that are compiled."""
+        n, length = x.shape[0], x.shape[2]
+        rows = np.arange(few_sizes(n)) % n
+        problem = mc.place_problem(take(self.problem, galaxies[rows]))
+        padded_x = mc.place(jnp.asarray(x[rows]))
+        blocks = []
+        for start in range(0, length, SEGMENT):
+            # The last block may overlap the one before: its shape stays the same.
+            begin = max(min(start, length - SEGMENT), 0)
+            out = mc.describe_batch(padded_x[:, :, begin : begin + SEGMENT], problem, self.derive)
+            blocks.append(jax.tree.map(lambda a, s=start - begin: np.asarray(a)[:n, :, s:], out))
+        return jax.tree.map(lambda *a: np.concatenate(a, axis=2), *blocks)
+
+    def samples(self) -> Samples:
+        """The draws of all galaxies."""
+        kept: Any = [g.kept for g in self.galaxies]
+        x = np.stack([run.x for run in kept])
+        parts = []
+        for start in range(0, len(kept), self.settings.lanes):
+            rows = np.arange(start, min(start + self.settings.lanes, len(kept)))
+            parts.append(self._describe(rows, x[rows]))
+        theta, _, flux, derived = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+        used = sum(g.gradients for g in self.galaxies)
+        return Samples(
+            theta=type(self.problem.prior)(**theta),
+            x=x,
+            log_density=np.stack([run.log_density for run in kept]),
+            flux=flux,
+            derived=derived,
+            diagnostics=jax.tree.map(
+                lambda *v: np.concatenate(v), *[g.diagnostics for g in self.galaxies]
+            ),
+            method=tuple(g.method for g in self.galaxies),
+            run=np.array([g.run - 1 for g in self.galaxies]),
+            log_evidence=np.array([run.log_evidence for run in kept], float),
+            log_evidence_error=np.array([run.log_evidence_error for run in kept], float),
+            lane_efficiency=used / self.computed if self.computed else float("nan"),
+        )
+
+
+def _scalars(derived: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """[galaxy, chain, draw] of what is one number per draw."""
+    return [values for values in derived.values() if values.ndim == 3]
+
+
+def _on_few_sizes(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    n = values.shape[0]
+    found = convergence(values[np.arange(few_sizes(n)) % n])
+    return tuple(a[:n] for a in found)
+
+
+def _thinned(run: Whole, draws: int) -> Whole:
+    rows = np.linspace(0, run.x.shape[1] - 1, draws).round().astype(int)
+    return run._replace(x=run.x[:, rows], log_density=run.log_density[:, rows])

@@ -1,0 +1,39 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from jax import Array
+
+from jaxsed.infer import chees, ensemble, kernels, nested, numpyro_nuts
+from jaxsed.infer.settings import Settings
+from jaxsed.infer.whole import Whole
+from jaxsed.problem import Problem
+
+KERNELS: dict[str, Callable[[Settings], kernels.Kernel]] = {
+    "hmc": lambda s: kernels.hmc(target_acceptance=s.target_acceptance),
+    "nuts": lambda s: kernels.nuts(
+        max_tree_depth=s.max_tree_depth, target_acceptance=s.target_acceptance
+    ),
+    "mclmc": lambda s: kernels.mclmc(),
+}
+"""Methods that move all galaxies transition by transition, in lanes."""
+
+WHOLE: dict[str, Callable[[Array, Problem, Settings, int], Whole]] = {
+    "chees": chees.run,
+    "numpyro": numpyro_nuts.run,
+    "ensemble_slice": ensemble.slice_run,
+    "aies": ensemble.stretch_run,
+    "nested": nested.run,
+}
+"""Methods that take each galaxy from its start to its end in one compiled call."""
+
+METHODS = (*KERNELS, *WHOLE)
+
+
+@lru_cache
+def kernel(method: str, settings: Settings) -> kernels.Kernel:
+    """The same kernel object for the same settings, so that nothing compiles twice."""
+    return KERNELS[method](settings)
