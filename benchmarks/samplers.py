@@ -117,6 +117,12 @@ def target(name: str, n: int, seed: int) -> Problem:
     return Problem(mocks.prior, emulator, data)
 
 
+def first(problem: Problem, n: int) -> Problem:
+    """The first galaxies of a batch."""
+    prior, data = jax.tree.map(lambda a: a[:n], (problem.prior, problem.data))
+    return dataclasses.replace(problem, prior=prior, data=data)
+
+
 @contextmanager
 def compiling() -> Iterator[list[float]]:
     """Collects the seconds of every compilation while it is open."""
@@ -363,7 +369,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", nargs="+", default=["provabgs5", "goodss17"])
     parser.add_argument("--galaxies", type=int, default=64)
-    parser.add_argument("--slow-galaxies", type=int, default=8, help="for all samplers but hmc")
+    parser.add_argument("--lane-galaxies", type=int, default=64, help="at most, for nuts and mclmc")
+    parser.add_argument("--slow-galaxies", type=int, default=8, help="for samplers without lanes")
     parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS), choices=infer.METHODS)
     parser.add_argument("--peer", nargs="*", default=list(PEERS), choices=PEERS)
     parser.add_argument("--peers", type=int, default=1, help="galaxies for the peers")
@@ -399,14 +406,12 @@ def main() -> None:
             for row, (changed, method, set_) in ablations(problem, settings).items():
                 keep(row, measure(changed, method, set_, options.seed))
         else:
-            few = problem.replace(
-                **{
-                    part: jax.tree.map(lambda a: a[: options.slow_galaxies], getattr(problem, part))
-                    for part in ("prior", "data")
-                }
-            )
             for method in options.samplers:
-                chosen = problem if method == "hmc" else few
+                most = {
+                    "hmc": options.galaxies,
+                    **dict.fromkeys(("nuts", "mclmc"), options.lane_galaxies),
+                }
+                chosen = first(problem, most.get(method, options.slow_galaxies))
                 keep(method, measure(chosen, method, settings, options.seed))
             for name_of in options.peer:
                 figures = measure_peer(problem, name_of, options.peers, options.peer_seconds)
