@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,8 @@ class Galaxy:
     kept: Whole | None = None
     """The last run that was checked."""
     diagnostics: Diagnostics | None = None
+    khat: float = math.nan
+    importance_ess: float = math.nan
     end: Any = None
     """Its `Chains` when it left its lane without meeting the bar."""
 
@@ -91,6 +94,8 @@ class Book:
             galaxy.diagnostics = Diagnostics(*(np.asarray(a)[None] for a in (*figures, *work)))
             galaxy.kept, galaxy.method = _thinned(run, self.settings.draws), method
             galaxy.run += 1
+            if not math.isnan(run.khat):
+                galaxy.khat, galaxy.importance_ess = float(run.khat), float(run.importance_ess)
             passed[i] = galaxy.diagnostics.passes()[0]
         return passed
 
@@ -132,6 +137,8 @@ class Book:
             run=np.array([g.run - 1 for g in self.galaxies]),
             log_evidence=np.array([run.log_evidence for run in kept], float),
             log_evidence_error=np.array([run.log_evidence_error for run in kept], float),
+            khat=np.array([g.khat for g in self.galaxies]),
+            importance_ess=np.array([g.importance_ess for g in self.galaxies]),
             lane_efficiency=used / self.computed if self.computed else float("nan"),
         )
 
