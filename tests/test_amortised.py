@@ -16,6 +16,7 @@ from jaxsed.infer import amortised as am
 from jaxsed.infer.context import photometric_context
 from jaxsed.infer.importance import KHAT_BAR, weighted
 from jaxsed.infer.simulate import Simulator, noise_model
+from jaxsed.infer.support import Support, reasons
 from jaxsed.learn import FitSettings
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
@@ -77,7 +78,12 @@ def guess(mean, scale):
     quiet = net.blocks._replace(output=0 * net.blocks.output)
     scaled = net.replace(blocks=quiet, x_shift=jnp.asarray(mean, float), x_scale=jnp.full(2, scale))
     record = am.Record("toy", ("x", "y", "z"), ("a", "b"), (0, 1), "x", (0, 30), 0.0, 0.0, "")
-    return am.Amortised(scaled, context, record)
+    nodes = jnp.tile(jnp.array([-100.0, 100.0]), (3, 1))
+    anywhere = Support(
+        magnitude=nodes, ln_sigma=0 * nodes, spread=1 + 0 * nodes, brightness=nodes.T,
+        colours=jnp.tile(jnp.array([[-100.0], [100.0]]), (1, 2)), redshift=jnp.array([0.0, 1.0]),
+    )  # fmt: skip
+    return am.Amortised(scaled, context, anywhere, record)
 
 
 def one_of(problem, row):
@@ -116,6 +122,7 @@ def test_auto_weighs_good_draws_and_samples_where_they_are_bad():
     assert samples.method[0] == "hmc"
     assert samples.method[1:] == ("flow+is",) * 5
     assert not samples.khat[0] < KHAT_BAR or samples.importance_ess[0] < 400
+    assert samples.support == ("inside",) * 6
     assert np.all(samples.importance_ess[1:] >= 400)
     x = samples.x[1:].reshape(5, -1, 2)
     width = np.sqrt(np.diag(covariance))
@@ -247,3 +254,17 @@ def test_training_learns_the_posterior_and_a_file_keeps_it(tmp_path):
     assert loaded.record == trained.record
     same = jax.vmap(lambda k, p: loaded.sample(k, p, 200)[0], in_axes=(0, problem.axes))
     np.testing.assert_allclose(jax.jit(same)(keys, problem), draws, rtol=1e-5, atol=1e-6)
+
+    problem = problem_at(x[0] * 0, 0.05, 0.4)
+    assert reasons(trained.outside(problem)) == "inside"
+    assert "noise" in reasons(trained.outside(problem_at(x[0] * 0, 1.5, 0.4)))
+    assert "colour" in reasons(trained.outside(problem_at(np.array([2.0, -9.0]), 0.1, 0.4)))
+    assert "redshift" in reasons(trained.outside(problem_at(x[0] * 0, 0.05, 1.4)))
+    assert "magnitude" in reasons(trained.outside(problem_at(np.array([9.0, 9.0]), 0.05, 0.4)))
+
+
+def problem_at(x, relative, redshift):
+    """A galaxy of `Bright` without noise."""
+    flux = np.exp([x[0], x[1], x[0] + x[1]])
+    data = photometry(flux, relative * flux + 0.01, error_floor=0.0)
+    return Problem(prior(redshift), Bright(), data)

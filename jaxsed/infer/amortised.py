@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from jaxsed import flow as flows
 from jaxsed.flow import Flow
 from jaxsed.infer.context import PhotometricContext, photometric_context
 from jaxsed.infer.simulate import Simulator
+from jaxsed.infer.support import Support, support
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets.made import Made
 from jaxsed.problem import Problem
@@ -58,7 +60,24 @@ class Amortised:
 
     flow: Flow
     context: PhotometricContext
+    support: Support
     record: Record = struct.field(pytree_node=False)
+
+    def select(self, bands: Sequence[str]) -> Amortised:
+        """For problems with these bands; those of the flow that are not among them are missing.
+
+        Raises ValueError for a band that the flow does not know.
+        """
+        unknown = [name for name in bands if name not in self.record.bands]
+        if unknown:
+            known = ", ".join(self.record.bands)
+            raise ValueError(f"the flow does not know {', '.join(unknown)}: it has {known}")
+        at = tuple(self.record.bands.index(name) for name in bands)
+        return dataclasses.replace(self, context=dataclasses.replace(self.context, bands=at))
+
+    def outside(self, problem: Problem) -> Array:
+        """Bits of `jaxsed.infer.support.REASONS` for one galaxy; zero is inside."""
+        return self.support(problem, *self.context.look(problem))
 
     def save(self, path: str | Path) -> None:
         """Write to an HDF5 file, replacing an older one."""
@@ -89,6 +108,8 @@ def load(path: str | Path) -> Amortised:
         hidden=tuple((part[f"blocks/hidden{k}"], part[f"blocks/hidden_bias{k}"]) for k in layers),
         **{name: part[f"blocks/{name}"] for name in Made._fields if name != "hidden"},
     )
+    features: Any = {name: part[f"context/{name}"] for name in _FEATURES}
+    features["free_redshift"] = attributes["free_redshift"]
     record = attributes["record"]
     record |= {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
     return Amortised(
@@ -97,9 +118,9 @@ def load(path: str | Path) -> Amortised:
             **{name: part[f"flow/{name}"] for name in _SCALES},
         ),
         context=PhotometricContext(
-            free_redshift=attributes["free_redshift"],
-            **{name: part[f"context/{name}"] for name in _FEATURES},
+            **features
         ),
+        support=Support(**{f.name: part[f"support/{f.name}"] for f in dataclasses.fields(Support)}),
         record=Record(**record),
     )  # fmt: skip
 
@@ -114,6 +135,7 @@ def _arrays(amortised: Amortised) -> dict[str, np.ndarray]:
     for k, (weights, bias) in enumerate(blocks.hidden):
         out |= {f"blocks/hidden{k}": weights, f"blocks/hidden_bias{k}": bias}
     out |= {f"flow/{n}": getattr(amortised.flow, n) for n in _SCALES}
+    out |= {f"support/{n}": value for n, value in vars(amortised.support).items()}
     out |= {f"context/{n}": getattr(amortised.context, n) for n in _FEATURES}
     return {name: np.asarray(value, np.float32) for name, value in out.items()}
 
@@ -196,6 +218,8 @@ def train(
     )
     context = photometric_context(softening, free_redshift=simulator.free_redshift)
     context = context.fitted(jax.tree.map(jnp.asarray, data), jnp.asarray(redshift))
+    raw = np.swapaxes(np.asarray(context.raw(jax.tree.map(jnp.asarray, data))), 0, 1)
+    within = support(raw, data.inverse_sigma > 0, np.asarray(redshift))
     start: Any = flows.create(key_flow, x.shape[1], context.size, blocks=blocks, width=width)
     # Robust: a few galaxies without any information have coordinates as wide as the prior.
     low, middle, high = np.quantile(x, [0.16, 0.5, 0.84], axis=0)
@@ -227,7 +251,7 @@ def train(
         missing=simulator.missing,
         text=f"{text}; {len(history.stage)} epochs of {pairs} galaxies",
     )  # fmt: skip
-    return Amortised(start.replace(blocks=weights), context, record), history
+    return Amortised(start.replace(blocks=weights), context, within, record), history
 
 
 def _pair(values: Array) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from jaxsed.infer import chains as mc
 from jaxsed.infer.lanes import few_sizes, take
 from jaxsed.infer.samples import Diagnostics, Samples, convergence
 from jaxsed.infer.settings import SEGMENT, Settings
+from jaxsed.infer.support import reasons
 from jaxsed.infer.whole import Whole
 from jaxsed.problem import Problem
 
@@ -45,6 +46,7 @@ class Galaxy:
     diagnostics: Diagnostics | None = None
     khat: float = math.nan
     importance_ess: float = math.nan
+    support: str = ""
     end: Any = None
     """Its `Chains` when it left its lane without meeting the bar."""
 
@@ -96,6 +98,7 @@ class Book:
             galaxy.run += 1
             if not math.isnan(run.khat):
                 galaxy.khat, galaxy.importance_ess = float(run.khat), float(run.importance_ess)
+                galaxy.support = reasons(int(run.outside))
             passed[i] = galaxy.diagnostics.passes()[0]
         return passed
 
@@ -139,6 +142,7 @@ class Book:
             log_evidence_error=np.array([run.log_evidence_error for run in kept], float),
             khat=np.array([g.khat for g in self.galaxies]),
             importance_ess=np.array([g.importance_ess for g in self.galaxies]),
+            support=tuple(g.support for g in self.galaxies),
             lane_efficiency=used / self.computed if self.computed else float("nan"),
         )
 

@@ -32,6 +32,8 @@ class PhotometricContext:
     redshift_shift: Array
     redshift_scale: Array
     free_redshift: bool = struct.field(pytree_node=False, default=False)
+    bands: tuple[int, ...] | None = struct.field(pytree_node=False, default=None)
+    """Positions of the problem's bands among those of the flow; None if they are the same."""
 
     @property
     def size(self) -> int:
@@ -40,14 +42,25 @@ class PhotometricContext:
 
     def __call__(self, problem: Problem) -> Array:
         """[feature] of one galaxy."""
-        data: Any = problem.data
-        there = data.inverse_sigma > 0
-        values = jnp.where(there, (self.raw(data) - self.shift) / self.scale, 0.0)
+        raw, there = self.look(problem)
+        values = jnp.where(there, (raw - self.shift) / self.scale, 0.0)
         parts = [values.ravel(), there.astype(values.dtype)]
         if not self.free_redshift:
             z = (problem.prior.redshift - self.redshift_shift) / self.redshift_scale
             parts.append(jnp.reshape(z, 1))
         return jnp.concatenate(parts)
+
+    def look(self, problem: Problem) -> tuple[Array, Array]:
+        """`raw` [2, band] in the bands of the flow, and whether each is there [band]."""
+        data: Any = problem.data
+        if self.bands is not None:
+            empty = jnp.zeros_like(self.softening)
+            at = jnp.asarray(self.bands)
+            data = data.replace(
+                scaled=empty.at[at].set(data.scaled),
+                inverse_sigma=empty.at[at].set(data.inverse_sigma),
+            )
+        return self.raw(data), data.inverse_sigma > 0
 
     def raw(self, data: Photometry) -> Array:
         """[2, ..., band] arsinh magnitudes and ln uncertainties over the softening, unscaled."""

@@ -58,11 +58,12 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
                     x=found.x[i].reshape(*shape[1:], -1),
                     log_density=found.log_density[i].reshape(shape[1:]),
                     evaluations=n,
-                    effective=found.effective[i] if found.khat[i] < KHAT_BAR else 0.0,
+                    effective=found.effective[i] if _trusted(found, i) else 0.0,
                     log_evidence=found.log_evidence[i],
                     log_evidence_error=found.log_evidence_error[i],
                     khat=found.khat[i],
                     importance_ess=found.effective[i],
+                    outside=found.outside[i],
                 )
                 for i in range(chosen.size)
             ]
@@ -73,7 +74,8 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
                 if good:
                     continue
                 last = number + 1 == len(DRAWS)
-                promising = found.effective[i] * DRAWS[-1] / n >= WORTH_MORE * ESS_BAR
+                reach = found.effective[i] * DRAWS[-1] / n
+                promising = found.outside[i] == 0 and reach >= WORTH_MORE * ESS_BAR
                 if promising and not last:
                     again.append(int(g))
                     continue
@@ -85,6 +87,11 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
         if not waiting:
             break
     return missed
+
+
+def _trusted(found: Any, i: int) -> bool:
+    """Weights tell nothing of a mode that the flow does not know, so it must know such galaxies."""
+    return bool(found.outside[i] == 0 and found.khat[i] < KHAT_BAR)
 
 
 def _hand_over(book: Book, g: int, draws: np.ndarray) -> None:

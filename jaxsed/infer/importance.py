@@ -34,6 +34,8 @@ class Weighted(NamedTuple):
     log_evidence: Array
     """ln of the mean weight."""
     log_evidence_error: Array
+    outside: Array
+    """Bits that say why the galaxy is unlike the training set; zero if it is not."""
     rough: Array
     """[draw, dimension] drawn by weights to a power that leaves an effective `ROUGH` of them: where
     the posterior is, for samplers to start from."""
@@ -69,6 +71,7 @@ def weighted(key: Array, problem: Problem, amortised: Amortised, n: int, keep: i
         khat=jnp.where(some, khat, jnp.inf),
         log_evidence=jnp.where(some, top + jnp.log(mean), -jnp.inf),
         log_evidence_error=jnp.std(raw) / mean / n**0.5,
+        outside=amortised.outside(problem),
         rough=x[rough],
     )
 

@@ -76,6 +76,8 @@ class Samples(NamedTuple):
     was asked.  Kept where another method gave the draws in the end."""
     importance_ess: np.ndarray
     """[galaxy] effective number of these weights."""
+    support: tuple[str, ...]
+    """[galaxy] "inside" the flow's training set, or why not; empty where no flow was asked."""
     lane_efficiency: float
     """Gradients that served a galaxy over those computed: less than one where lanes wait for each
     other or are empty."""

@@ -33,3 +33,6 @@ class Whole(NamedTuple):
     """Pareto shape of importance weights; not-a-number if there are none."""
     importance_ess: Value = math.nan
     """Effective number of the weights."""
+    outside: Value = -1
+    """Bits of `jaxsed.infer.support.REASONS`, by which a flow does not know such galaxies; -1 if
+    none was asked."""
