@@ -26,8 +26,8 @@ def find_flow(config: Config, bands: Sequence[str], *, free_redshift: bool) -> A
     """
     name = config.sampler.flow
     if name == "shipped":
-        for path in flow_files():
-            found = amortised.load(path)
+        for shipped in flow_files():
+            found = amortised.load(shipped)
             if not _misfit(found, config, bands, free_redshift):
                 return found.select(bands)
         return None

@@ -96,7 +96,7 @@ class Book:
             galaxy.diagnostics = Diagnostics(*(np.asarray(a)[None] for a in (*figures, *work)))
             galaxy.kept, galaxy.method = _thinned(run, self.settings.draws), method
             galaxy.run += 1
-            if not math.isnan(run.khat):
+            if run.outside >= 0:
                 galaxy.khat, galaxy.importance_ess = float(run.khat), float(run.importance_ess)
                 galaxy.support = reasons(int(run.outside))
             passed[i] = galaxy.diagnostics.passes()[0]

@@ -68,7 +68,8 @@ def weighted(key: Array, problem: Problem, amortised: Amortised, n: int, keep: i
         x=x[rows],
         log_density=log_p[rows],
         effective=jnp.where(some, 1.0 / jnp.sum(weight**2), 0.0),
-        khat=jnp.where(some, khat, jnp.inf),
+        # Where one weight is all there is, the tail has no shape.
+        khat=jnp.where(some & jnp.isfinite(khat), khat, jnp.inf),
         log_evidence=jnp.where(some, top + jnp.log(mean), -jnp.inf),
         log_evidence_error=jnp.std(raw) / mean / n**0.5,
         outside=amortised.outside(problem),
