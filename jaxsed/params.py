@@ -116,7 +116,7 @@ def _(prior: dist.TwoSidedTruncatedDistribution, u: Array) -> tuple[Array, Array
     return _inside(prior, value), jnp.zeros_like(u).sum()
 
 
-def distribution(name: str, *args: float) -> dist.Distribution:
+def distribution(name: str, *args: Any) -> dist.Distribution:
     """A prior by name: uniform, log_uniform, normal, truncated_normal or student_t.
 
     Raises ValueError for another name.
@@ -323,6 +323,24 @@ def unconstrain(prior: Theta, theta: Theta) -> Array:
         shift = _shift(leaf)
         parts.append(part - shift(theta) if shift else part)
     return jnp.concatenate(parts)
+
+
+def draw(prior: Theta, u: Array) -> Theta:
+    """A draw from a prior: each parameter's own quantiles at Phi(u), for normals u [dimension].
+
+    What coordinates sampling uses does not matter.
+
+    Raises ValueError for a prior that depends on other parameters.
+    """
+    plain = {}
+    for name, leaf in prior._asdict().items():
+        if isinstance(leaf, Recoordinated):
+            if leaf.given is not None:
+                raise ValueError(
+                    f"the prior of {name} depends on other parameters: draw those first"
+                )
+            plain[name] = leaf.prior if leaf.prior is not None else leaf.base
+    return constrain(prior._replace(**plain), u)[0]
 
 
 def _shift(leaf: Any) -> Callable[[Any], Array] | None:

@@ -34,6 +34,9 @@ class ChunkResult(NamedTuple):
     unique_fraction: Array  # [n], distinct draws / draws
     log_evidence: Array  # [n], NaN where the method does not find it
     log_evidence_error: Array  # [n]
+    khat: Array  # [n], of the importance weights of a flow's draws; NaN where there was no flow
+    importance_ess: Array  # [n], their effective number
+    support: Sequence[str]  # [n], whether the flow knows such galaxies; empty likewise
     method: Sequence[str]  # [n]
     flag: Array  # [n], bits of Flag that only the engine can know
     predicted_flux: Array  # [n, 3, B] maggies: 16, 50, 84 % of the posterior prediction
@@ -95,11 +98,12 @@ def stored(result: ChunkResult, row_flag: Array, draws: int) -> dict[str, Array]
         "diagnostics/n_bands": np.asarray(result.n_bands, np.int64),
         "diagnostics/divergences": np.asarray(result.divergences, np.int64),
         "diagnostics/method": np.array(result.method, "S32"),
+        "diagnostics/support": np.array(result.support, "S48"),
         "diagnostics/flag": flag,
     }
     for name in (
         "chi2", "rhat_max", "ess_bulk_min", "ess_tail_min", "unique_fraction", "log_evidence",
-        "log_evidence_error",
+        "log_evidence_error", "khat", "importance_ess",
     ):  # fmt: skip
         tree[f"diagnostics/{name}"] = np.asarray(getattr(result, name), np.float32)
     for group, values in (("theta", theta), ("derived", derived)):

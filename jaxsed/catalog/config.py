@@ -219,7 +219,8 @@ class LikelihoodConfig:
 class SamplerConfig:
     """``[sampler]``."""
 
-    method: str = _key(_one_of(*METHODS), "hmc")
+    method: str = _key(_one_of("auto", *METHODS), "hmc")
+    flow: str = _key(_text, "shipped")  # of "auto": the package's own, or a file
     fallback: tuple[str, ...] = _key(_names_of(*METHODS), ("nuts", "nested"))  # for what misses
     warmup: int = _key(_whole(100, 1_000_000), 200)
     draws: int = _key(_whole(100, 1_000_000), 300)  # per chain, in the first run

@@ -16,8 +16,10 @@ from jaxsed.catalog.chunk import PERCENTILES, ChunkResult
 from jaxsed.catalog.config import Config
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
+from jaxsed.catalog.flows import find_flow
 from jaxsed.catalog.predictors import COSMOLOGIES, Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
+from jaxsed.infer.amortised import Amortised
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 from jaxsed.sps.models import family
@@ -72,6 +74,8 @@ class Engine:
         )
         self._check_priors()
         self._predictor: Predictor | None = None
+        self.method = sampler.method
+        self.flow: Amortised | None = None
         self._last_news: tuple[str, int, int] | None = None
         self.provenance: dict[str, Any] = {}
 
@@ -87,6 +91,19 @@ class Engine:
         )
         self.provenance = dict(self.predictor.provenance)
         self.report(f"predictor: {self.predictor.kind} ({self.predictor.reason})")
+        if self.config.sampler.method == "auto":
+            self._find_flow()
+
+    def _find_flow(self) -> None:
+        """The flow of method "auto"; where no shipped one fits, HMC alone."""
+        bands = [f.name for f in self.filters]
+        names = getattr(self.predictor.forward, "band_names", bands)
+        self.flow = find_flow(self.config, names, free_redshift=self.free_redshift)
+        if self.flow is None:
+            self.method = "hmc"
+            self.report("no shipped flow knows these bands: all galaxies are sampled by hmc")
+        else:
+            self.report(f"flow: {self.flow.record.text}")
 
     @property
     def predictor(self) -> Predictor:
@@ -120,8 +137,8 @@ class Engine:
         problem = Problem(self._prior(observations.redshift), predictor.forward, data)
         keys = jax.random.wrap_key_data(jnp.asarray(seeds))
         samples = infer.sample(
-            keys, problem, method=self.config.sampler.method, settings=self.settings,
-            derive=predictor.physics, report=self._progress,
+            keys, problem, method=self.method, settings=self.settings,
+            derive=predictor.physics, amortised=self.flow, report=self._progress,
         )  # fmt: skip
         d = samples.diagnostics
         return ChunkResult(
@@ -137,6 +154,9 @@ class Engine:
             unique_fraction=d.unique_fraction,
             log_evidence=samples.log_evidence,
             log_evidence_error=samples.log_evidence_error,
+            khat=samples.khat,
+            importance_ess=samples.importance_ess,
+            support=samples.support,
             method=samples.method,
             flag=self._flags(samples.theta, observations.kind),
             predicted_flux=self._predicted(samples.flux, modelled),

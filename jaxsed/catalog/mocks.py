@@ -64,25 +64,13 @@ def mock_galaxies(
     key_truth, key_noise = jax.random.split(key)
     z = jnp.asarray(redshift, float)
     u = jax.random.normal(key_truth, (len(z), params.dimension(family.prior(z[0]))))
-    truth = jax.jit(jax.vmap(lambda z, u: theta_of_normals(family.prior(z), u)))(z, u)
+    truth = jax.jit(jax.vmap(lambda z, u: params.draw(family.prior(z), u)))(z, u)
     flux = np.asarray(
         jax.jit(lambda m, t: jax.lax.map(m, t, batch_size=_BATCH))(physics, truth), float
     )
     sigma = np.hypot(noise * flux, 10.0 ** (-0.4 * depth))
     observed = flux + sigma * np.asarray(jax.random.normal(key_noise, flux.shape), float)
     return Mocks(jax.vmap(family.prior)(z), truth, flux, sigma, observed)
-
-
-def theta_of_normals(prior: Any, u: Array) -> Any:
-    """A draw from a prior: its own quantiles at Phi(u), whatever coordinates sampling uses."""
-    plain = prior._replace(
-        **{
-            name: leaf.prior if leaf.prior is not None else leaf.base
-            for name, leaf in prior._asdict().items()
-            if isinstance(leaf, params.Recoordinated)
-        }
-    )
-    return params.constrain(plain, u)[0]
 
 
 def fit_mocks(

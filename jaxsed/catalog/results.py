@@ -46,6 +46,8 @@ DESCRIPTIONS = {
     "divergences": "divergent transitions after warm-up",
     "log_evidence": "ln of the evidence, without the likelihood's constants",
     "log_evidence_error": "standard error of log_evidence",
+    "importance_ess": "effective number of the importance weights of the flow's draws",
+    "khat": "Pareto shape of these weights: below 0.7 they can be trusted",
     "flag": "0 is good; bits of jaxsed.catalog.flags.Flag",
 }
 UNITS = {"t_age_mw": "Gyr", "t50": "Gyr", "t90": "Gyr", "a_v": "mag"}
@@ -211,12 +213,15 @@ class Results:
         for name in ("chi2", "n_bands", "rhat_max", "ess_bulk_min", "ess_tail_min", "divergences"):
             values = self._diagnostics.get(name, np.full(len(self), np.nan, np.float32))
             self._add(table, name, values, name)
-        for name in ("log_evidence", "log_evidence_error"):
+        for name in ("log_evidence", "log_evidence_error", "importance_ess", "khat"):
             values = self._diagnostics.get(name, np.full(len(self), np.nan))
             if np.isfinite(values).any():
                 self._add(table, name, values, name)
         method = self._diagnostics.get("method", np.full(len(self), b""))
         table["method"] = [m.decode() or "none" for m in method]
+        support = self._diagnostics.get("support", np.full(len(self), b""))
+        if any(support):
+            table["support"] = [words.decode() for words in support]
         self._add(table, "flag", self.flags, "flag")
         table["flag_text"] = [flags.text(flag) for flag in self.flags]
         return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxsed.infer import chains as mc
 from jaxsed.infer.lanes import few_sizes, take
 from jaxsed.infer.samples import Diagnostics, Samples, convergence
 from jaxsed.infer.settings import SEGMENT, Settings
+from jaxsed.infer.support import reasons
 from jaxsed.infer.whole import Whole
 from jaxsed.problem import Problem
 
@@ -42,6 +44,9 @@ class Galaxy:
     kept: Whole | None = None
     """The last run that was checked."""
     diagnostics: Diagnostics | None = None
+    khat: float = math.nan
+    importance_ess: float = math.nan
+    support: str = ""
     end: Any = None
     """Its `Chains` when it left its lane without meeting the bar."""
 
@@ -91,6 +96,9 @@ class Book:
             galaxy.diagnostics = Diagnostics(*(np.asarray(a)[None] for a in (*figures, *work)))
             galaxy.kept, galaxy.method = _thinned(run, self.settings.draws), method
             galaxy.run += 1
+            if run.outside >= 0:
+                galaxy.khat, galaxy.importance_ess = float(run.khat), float(run.importance_ess)
+                galaxy.support = reasons(int(run.outside))
             passed[i] = galaxy.diagnostics.passes()[0]
         return passed
 
@@ -132,6 +140,9 @@ class Book:
             run=np.array([g.run - 1 for g in self.galaxies]),
             log_evidence=np.array([run.log_evidence for run in kept], float),
             log_evidence_error=np.array([run.log_evidence_error for run in kept], float),
+            khat=np.array([g.khat for g in self.galaxies]),
+            importance_ess=np.array([g.importance_ess for g in self.galaxies]),
+            support=tuple(g.support for g in self.galaxies),
             lane_efficiency=used / self.computed if self.computed else float("nan"),
         )
 

@@ -20,6 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsed import small
 from jaxsed.infer import kernels, mixture
+from jaxsed.infer.amortised import Amortised
+from jaxsed.infer.importance import weighted
 from jaxsed.infer.kernels import Kernel
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.mixture import Mixture
@@ -339,6 +341,16 @@ def whole_batch(
         return jax.tree.map(lambda a: jnp.asarray(a), found)
 
     return _over_galaxies(one, problem, 1, 0)(keys, problem)
+
+
+@partial(jax.jit, static_argnames=("n", "keep"))
+def weighted_batch(keys: Array, problem: Problem, amortised: Amortised, *, n: int, keep: int):
+    """`importance.weighted` of every galaxy of a batch."""
+
+    def one(key: Array, problem: Problem, amortised: Amortised):
+        return weighted(key, problem, amortised, n, keep)
+
+    return _over_galaxies(one, problem, 1, 1)(keys, problem, amortised)
 
 
 def place(tree: Any) -> Any:

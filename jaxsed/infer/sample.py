@@ -11,14 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed import params
 from jaxsed.infer import chains as mc
+from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.book import Book
+from jaxsed.infer.flow_run import by_flow
 from jaxsed.infer.lane_run import LaneRun, Report
 from jaxsed.infer.lanes import padded, take
 from jaxsed.infer.methods import KERNELS, METHODS, WHOLE
 from jaxsed.infer.samples import Samples
 from jaxsed.infer.settings import Settings
 from jaxsed.problem import Problem
+
+AUTO = "auto"
+
+AUTO_RETRIES = 2
+"""Longer runs of HMC from a flow's draws before it starts from the best fits."""
 
 WHOLE_BLOCK = 32
 """Galaxies in a compiled call of methods that have no lanes."""
@@ -31,6 +39,7 @@ def sample(
     method: str = "hmc",
     settings: Settings | None = None,
     derive: Any = None,
+    amortised: Amortised | None = None,
     report: Report | None = None,
 ) -> Samples:
     """Draw from the posterior of one galaxy or of a batch.
@@ -39,18 +48,23 @@ def sample(
         keys: one key, or one per galaxy [galaxy]; a galaxy's draws depend on its key alone, not
             on its neighbours.
         problem: one galaxy, or a batch (see `Problem`) with as many galaxies as keys.
-        method: one of `METHODS`.
+        method: one of `METHODS`, or "auto": draws of a flow made exact by importance weights, HMC
+            from these draws where the weights are too uneven, and HMC from its own start where
+            that fails.
         settings: how long, how many chains, what to do with galaxies that miss the bar.
         derive: a model with ``derived(theta)``, a NamedTuple of scalars: they come back as
             ``Samples.derived`` and must meet the bar as well.
+        amortised: the flow, for "auto".
         report: called with (phase, galaxies done, galaxies left) after every segment.
 
-    Raises ValueError for an unknown method or a batch that does not fit the keys.
+    Raises ValueError for an unknown method, for "auto" without a flow or with one of another
+    dimension, and for a batch that does not fit the keys.
     """
     settings = settings or Settings()
     for name in (method, *settings.fallback):
-        if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}")
+        if name not in METHODS and (name != AUTO or name != method):
+            known = ", ".join((AUTO, *METHODS))
+            raise ValueError(f"unknown method {name!r}: expected one of {known}")
     if keys.ndim == 0:
         problem = dataclasses.replace(
             problem,
@@ -65,6 +79,16 @@ def sample(
     report = report or (lambda phase, done, left: None)
     book = Book(keys, problem, settings, derive)
     waiting = list(np.argsort(-_expected_cost(problem), kind="stable"))
+    if method == AUTO:
+        waiting = by_flow(book, _fitting_flow(amortised, problem), waiting, report)
+        lengths = [settings.draws * 2**i for i in range(AUTO_RETRIES + 1)]
+        if waiting:
+            waiting = LaneRun(book, "hmc", lengths, report)(waiting)
+        for g in waiting:  # what the flow knows was of no use
+            book[g].end = None
+        method = "hmc"
+    if not waiting:
+        return book.samples()
     for name in dict.fromkeys((method, *settings.fallback)):
         lengths = [settings.draws * 2**i for i in range(settings.retries + 1)]
         if name != method:
@@ -76,6 +100,17 @@ def sample(
         if not waiting:
             break
     return book.samples()
+
+
+def _fitting_flow(amortised: Amortised | None, problem: Problem) -> Amortised:
+    if amortised is None:
+        raise ValueError("method 'auto' needs a flow: give amortised=...")
+    dimension = params.dimension(jax.tree.map(lambda a: a[0], problem.prior))
+    if amortised.flow.dimension != dimension:
+        raise ValueError(
+            f"the flow has {amortised.flow.dimension} parameters, the problem {dimension}"
+        )
+    return amortised
 
 
 def _expected_cost(problem: Problem) -> np.ndarray:

@@ -71,6 +71,13 @@ class Samples(NamedTuple):
     that the likelihood leaves out are missing here too."""
     log_evidence_error: np.ndarray
     """[galaxy] its standard error."""
+    khat: np.ndarray
+    """[galaxy] Pareto shape of the importance weights of a flow's draws; not-a-number where no flow
+    was asked.  Kept where another method gave the draws in the end."""
+    importance_ess: np.ndarray
+    """[galaxy] effective number of these weights."""
+    support: tuple[str, ...]
+    """[galaxy] "inside" the flow's training set, or why not; empty where no flow was asked."""
     lane_efficiency: float
     """Gradients that served a galaxy over those computed: less than one where lanes wait for each
     other or are empty."""

@@ -29,3 +29,10 @@ class Whole(NamedTuple):
     """ln of the evidence; not-a-number if the method does not find it."""
     log_evidence_error: Value = math.nan
     """Its standard error."""
+    khat: Value = math.nan
+    """Pareto shape of importance weights; not-a-number if there are none."""
+    importance_ess: Value = math.nan
+    """Effective number of the weights."""
+    outside: Value = -1
+    """Bits of `jaxsed.infer.support.REASONS`, by which a flow does not know such galaxies; -1 if
+    none was asked."""

@@ -1,0 +1,265 @@
+"""Amortised posteriors: one flow, trained on simulations, for every galaxy of a survey."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from jaxsed import files, params
+from jaxsed import flow as flows
+from jaxsed.flow import Flow
+from jaxsed.infer.context import PhotometricContext, photometric_context
+from jaxsed.infer.simulate import Simulator
+from jaxsed.infer.support import Support, support
+from jaxsed.learn import FitSettings, History, fit
+from jaxsed.nets.made import Made
+from jaxsed.problem import Problem
+
+FIRST_LOOK = 16_384
+"""Simulations that the scales of features and coordinates are taken from."""
+
+BLOCK = 4096
+"""Simulations per compiled call."""
+
+NARROWEST = 1e-4
+"""Coordinates are never magnified more than to this deviation."""
+
+
+KIND = "jaxsed amortised posterior"
+
+
+class Record(NamedTuple):
+    """What a flow was trained for."""
+
+    model: str
+    """Name of the galaxy model, see `jaxsed.sps.models`."""
+    bands: tuple[str, ...]
+    parameters: tuple[str, ...]
+    """[dimension] names of the coordinates."""
+    redshift: tuple[float, float]
+    anchor: str
+    """The band whose magnitude was in the range `magnitudes`."""
+    magnitudes: tuple[float, float]
+    error_floor: float
+    missing: float
+    text: str
+    """The survey and the training, in words."""
+
+
+@struct.dataclass(eq=False)
+class Amortised:
+    """A posterior for any galaxy of a survey, as good as the flow is."""
+
+    flow: Flow
+    context: PhotometricContext
+    support: Support
+    record: Record = struct.field(pytree_node=False)
+
+    def select(self, bands: Sequence[str]) -> Amortised:
+        """For problems with these bands; those of the flow that are not among them are missing.
+
+        Raises ValueError for a band that the flow does not know.
+        """
+        unknown = [name for name in bands if name not in self.record.bands]
+        if unknown:
+            known = ", ".join(self.record.bands)
+            raise ValueError(f"the flow does not know {', '.join(unknown)}: it has {known}")
+        at = tuple(self.record.bands.index(name) for name in bands)
+        return dataclasses.replace(self, context=dataclasses.replace(self.context, bands=at))
+
+    def outside(self, problem: Problem) -> Array:
+        """Bits of `jaxsed.infer.support.REASONS` for one galaxy; zero is inside."""
+        return self.support(problem, *self.context.look(problem))
+
+    def save(self, path: str | Path) -> None:
+        """Write to an HDF5 file, replacing an older one."""
+        attributes = {
+            "record": self.record._asdict(), "orders": self.flow.orders,
+            "free_redshift": self.context.free_redshift, "layers": len(self.flow.blocks.hidden),
+        }  # fmt: skip
+        files.write(path, KIND, _arrays(self), attributes)
+
+    def sample(self, key: Array, problem: Problem, n: int) -> tuple[Array, Array]:
+        """Draws x [n, dimension] for one galaxy and their log densities under the flow [n]."""
+        return self.flow.sample(key, self.context(problem), n)
+
+    def log_prob(self, x: Array, problem: Problem) -> Array:
+        """Log density of x [dimension] under the flow."""
+        return self.flow.log_prob(x, self.context(problem))
+
+
+def load(path: str | Path) -> Amortised:
+    """A flow that `Amortised.save` wrote.
+
+    Raises FileNotFoundError, and ValueError for a file that is not one.
+    """
+    arrays, attributes = files.read(path, KIND)
+    part = {name: jnp.asarray(values, float) for name, values in arrays.items()}
+    layers = range(attributes["layers"])
+    blocks = Made(
+        hidden=tuple((part[f"blocks/hidden{k}"], part[f"blocks/hidden_bias{k}"]) for k in layers),
+        **{name: part[f"blocks/{name}"] for name in Made._fields if name != "hidden"},
+    )
+    features: Any = {name: part[f"context/{name}"] for name in _FEATURES}
+    features["free_redshift"] = attributes["free_redshift"]
+    record = attributes["record"]
+    record |= {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
+    return Amortised(
+        flow=Flow(
+            blocks=blocks, orders=tuple(tuple(order) for order in attributes["orders"]),
+            **{name: part[f"flow/{name}"] for name in _SCALES},
+        ),
+        context=PhotometricContext(
+            **features
+        ),
+        support=Support(**{f.name: part[f"support/{f.name}"] for f in dataclasses.fields(Support)}),
+        record=Record(**record),
+    )  # fmt: skip
+
+
+_SCALES = ("x_shift", "x_scale", "context_shift", "context_scale")
+_FEATURES = ("softening", "shift", "scale", "redshift_shift", "redshift_scale")
+
+
+def _arrays(amortised: Amortised) -> dict[str, np.ndarray]:
+    blocks = amortised.flow.blocks
+    out = {f"blocks/{n}": getattr(blocks, n) for n in Made._fields if n != "hidden"}
+    for k, (weights, bias) in enumerate(blocks.hidden):
+        out |= {f"blocks/hidden{k}": weights, f"blocks/hidden_bias{k}": bias}
+    out |= {f"flow/{n}": getattr(amortised.flow, n) for n in _SCALES}
+    out |= {f"support/{n}": value for n, value in vars(amortised.support).items()}
+    out |= {f"context/{n}": getattr(amortised.context, n) for n in _FEATURES}
+    return {name: np.asarray(value, np.float32) for name, value in out.items()}
+
+
+def simulate(
+    key: Array, simulator: Simulator, n: int, look: Callable[[Array, Problem], Any]
+) -> Any:
+    """``look(x, problem)`` of n simulated galaxies, stacked.
+
+    Args:
+        key: random key.
+        simulator: of galaxies.
+        n: their number.
+        look: what is kept of one: a pytree of arrays.
+
+    Raises ValueError where hardly any galaxy of the prior is in the simulator's range.
+    """
+    kept, found, tried = [], 0, 0
+    block = _compiled(look)
+    while found < n:
+        keys = jax.random.split(jax.random.fold_in(key, tried), BLOCK)
+        seen, counts = block(keys, simulator)
+        good = np.flatnonzero(np.asarray(counts))
+        kept.append(jax.tree.map(lambda a, g=good: np.asarray(a)[g], seen))
+        found, tried = found + good.size, tried + BLOCK
+        if tried >= 20 * BLOCK and found < 0.01 * tried:
+            low, high = np.asarray(simulator.magnitudes)
+            raise ValueError(
+                f"{found} of {tried} galaxies of the prior have magnitudes from {low:g} to "
+                f"{high:g}: widen the range"
+            )
+    return jax.tree.map(lambda *a: np.concatenate(a)[:n], *kept)
+
+
+_COMPILED: dict[Any, Any] = {}
+
+
+def _compiled(look: Callable[[Array, Problem], Any]) -> Any:
+    if look not in _COMPILED:
+
+        def one(key: Array, simulator: Simulator) -> tuple[Any, Array]:
+            x, problem, counts = simulator.one(key)
+            return look(x, problem), counts
+
+        _COMPILED[look] = jax.jit(jax.vmap(one, (0, None)))
+    return _COMPILED[look]
+
+
+def train(
+    key: Array,
+    simulator: Simulator,
+    *,
+    text: str = "",
+    blocks: int = 10,
+    width: int = 128,
+    pairs: int = 200_000,
+    settings: FitSettings | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> tuple[Amortised, History]:
+    """Train a flow on galaxies that are simulated afresh for every epoch.
+
+    Args:
+        key: random key.
+        simulator: of galaxies.
+        text: the survey, in words.
+        blocks: of the flow.
+        width: hidden units of each layer.
+        pairs: simulated galaxies per epoch.
+        settings: of the training.
+        checkpoint: see `jaxsed.learn.fit`.
+        progress: show a progress line.
+
+    Raises ValueError as `simulate` does.
+    """
+    key_look, key_flow, key_fit = jax.random.split(key, 3)
+    x, data, redshift = simulate(key_look, simulator, FIRST_LOOK, _look)
+    softening = np.nanmedian(
+        np.where(data.inverse_sigma > 0, 1 / np.maximum(data.inverse_sigma, 1e-30), np.nan), axis=0
+    )
+    context = photometric_context(softening, free_redshift=simulator.free_redshift)
+    context = context.fitted(jax.tree.map(jnp.asarray, data), jnp.asarray(redshift))
+    raw = np.swapaxes(np.asarray(context.raw(jax.tree.map(jnp.asarray, data))), 0, 1)
+    within = support(raw, data.inverse_sigma > 0, np.asarray(redshift))
+    start: Any = flows.create(key_flow, x.shape[1], context.size, blocks=blocks, width=width)
+    # Robust: a few galaxies without any information have coordinates as wide as the prior.
+    low, middle, high = np.quantile(x, [0.16, 0.5, 0.84], axis=0)
+    start = start.replace(
+        x_shift=jnp.asarray(middle, float),
+        x_scale=jnp.asarray(np.maximum(0.5 * (high - low), NARROWEST), float),
+    )
+
+    def look(x: Array, problem: Problem) -> dict[str, Array]:
+        return {"x": x, "context": context(problem)}
+
+    def data_of(key: Array) -> Any:
+        return simulate(key, simulator, pairs, look)
+
+    def loss(blocks: Any, batch: Any, key: Array) -> Array:
+        del key
+        flow = start.replace(blocks=blocks)
+        return -jnp.mean(jax.vmap(flow.log_prob)(batch["x"], batch["context"]))
+
+    weights, history = fit(
+        key_fit, start.blocks, loss, data_of, settings=settings, checkpoint=checkpoint,
+        progress=progress,
+    )  # fmt: skip
+    record = Record(
+        model=simulator.model, bands=simulator.bands,
+        parameters=params.coordinate_names(simulator.prior_at(simulator.redshift[0])),
+        redshift=_pair(simulator.redshift), anchor=simulator.bands[simulator.anchor],
+        magnitudes=_pair(simulator.magnitudes), error_floor=simulator.error_floor,
+        missing=simulator.missing,
+        text=f"{text}; {len(history.stage)} epochs of {pairs} galaxies",
+    )  # fmt: skip
+    return Amortised(start.replace(blocks=weights), context, within, record), history
+
+
+def _pair(values: Array) -> tuple[float, float]:
+    low, high = np.asarray(values, float)
+    return float(low), float(high)
+
+
+def _look(x: Array, problem: Problem) -> tuple[Any, ...]:
+    """Coordinates, data, and the redshift that the prior knows."""
+    z = problem.prior.redshift
+    return x, problem.data, z if jnp.ndim(z) == 0 and not hasattr(z, "support") else jnp.zeros(())

@@ -1,0 +1,111 @@
+"""Galaxies whose posterior is a flow's, by importance weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsed.infer import chains as mc
+from jaxsed.infer import mixture
+from jaxsed.infer.amortised import Amortised
+from jaxsed.infer.book import Book
+from jaxsed.infer.importance import KHAT_BAR
+from jaxsed.infer.lanes import padded, take
+from jaxsed.infer.samples import ESS_BAR
+from jaxsed.infer.whole import Whole
+
+DRAWS = (2048, 16384)
+"""Draws of the flow: first, and for galaxies of which too few count."""
+
+DRAWS_PER_CALL = 131_072
+
+WORTH_MORE = 0.6
+"""More draws are tried where they would bring the effective number this close to the bar."""
+
+METHOD = "flow+is"
+
+Report = Callable[[str, int, int], Any]
+
+
+def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Report) -> list[int]:
+    """Weigh the flow's draws; returns the galaxies that miss the bar, ready for other methods."""
+    settings = book.settings
+    keep = settings.chains * settings.draws
+    waiting, missed = list(waiting), []
+    for number, n in enumerate(DRAWS):
+        size = padded(min(max(DRAWS_PER_CALL // n, 1), len(waiting)))
+        again: list[int] = []
+        for start in range(0, len(waiting), size):
+            chosen = np.array(waiting[start : start + size])
+            rows = chosen[np.arange(size) % chosen.size]
+            keys = jax.vmap(lambda k, i=number: jax.random.fold_in(k, 3_000_000 + i))(
+                book.keys[rows]
+            )
+            found = jax.tree.map(
+                lambda a, m=chosen.size: np.asarray(a)[:m],
+                mc.weighted_batch(
+                    mc.place(keys), mc.place_problem(take(book.problem, rows)), amortised,
+                    n=n, keep=keep,
+                ),
+            )  # fmt: skip
+            shape = (chosen.size, settings.chains, settings.draws)
+            runs = [
+                Whole(
+                    x=found.x[i].reshape(*shape[1:], -1),
+                    log_density=found.log_density[i].reshape(shape[1:]),
+                    evaluations=n,
+                    effective=found.effective[i] if _trusted(found, i) else 0.0,
+                    log_evidence=found.log_evidence[i],
+                    log_evidence_error=found.log_evidence_error[i],
+                    khat=found.khat[i],
+                    importance_ess=found.effective[i],
+                    outside=found.outside[i],
+                )
+                for i in range(chosen.size)
+            ]
+            for g in chosen:
+                book[g].evaluations += n
+            passed = book.diagnose(chosen, runs, METHOD)
+            for i, (g, good) in enumerate(zip(chosen, passed, strict=True)):
+                if good:
+                    continue
+                last = number + 1 == len(DRAWS)
+                reach = found.effective[i] * DRAWS[-1] / n
+                promising = found.outside[i] == 0 and reach >= WORTH_MORE * ESS_BAR
+                if promising and not last:
+                    again.append(int(g))
+                    continue
+                _hand_over(book, int(g), found.rough[i])
+                missed.append(int(g))
+            done = len(book.galaxies) - len(again) - len(missed) - len(waiting) + start + size
+            report(f"{METHOD}, {n} draws", min(done, len(book.galaxies)), len(waiting))
+        waiting = again
+        if not waiting:
+            break
+    return missed
+
+
+def _trusted(found: Any, i: int) -> bool:
+    """Weights tell nothing of a mode that the flow does not know, so it must know such galaxies."""
+    return bool(found.outside[i] == 0 and found.khat[i] < KHAT_BAR)
+
+
+def _hand_over(book: Book, g: int, draws: np.ndarray) -> None:
+    """Chains among the flow's draws, which samplers go on with."""
+    n, dimension = draws.shape
+    galaxy = book[g]
+    galaxy.history = None
+    galaxy.remember(draws)
+    identity = jnp.eye(dimension)
+    rows = np.linspace(0, n - 1, book.settings.chains).round().astype(int)
+    galaxy.end = mc.Chains(
+        x=jnp.asarray(draws[rows]),
+        centre=jnp.zeros(dimension),
+        scale=identity,
+        log_step=jnp.log(1.0 / dimension**0.25) * jnp.ones(()),
+        proposal=mixture.broad(jnp.zeros(dimension), identity),
+    )
