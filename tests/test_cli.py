@@ -152,7 +152,7 @@ def test_cite_a_run(tmp_path, capsys, fake):
 def test_every_choice_has_its_citation():
     from jaxsed.catalog import config as settings
 
-    choices = (settings.PHYSICS, settings.IGM, settings.COSMOLOGIES, settings.METHODS)
+    choices = (settings.PHYSICS, settings.IGM, settings.COSMOLOGIES, settings.METHODS, ("auto",))
     for name in [name for group in choices for name in group]:
         assert name in CITATIONS
     text = '[catalog]\nredshift=1\nflux_unit="Jy"\n[[band]]\nflux="a"\nerror="b"\nfilter="c"\n'

@@ -48,6 +48,15 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Cabezas, A., Corenflos, A., Lao, J., & Louf, R. 2024, arXiv:2402.10797 (BlackJAX)",
         ),
     ),
+    "auto": (
+        "amortised posterior, importance weights",
+        (
+            "Hahn, C., & Melchior, P. 2022, ApJ, 938, 11 (SEDflow)",
+            "Papamakarios, G., Pavlakou, T., & Murray, I. 2017, arXiv:1705.07057",
+            "Vehtari, A., Simpson, D., Gelman, A., Yao, Y., & Gabry, J. 2024, Journal of Machine "
+            "Learning Research, 25, 72",
+        ),
+    ),
     "hmc": (
         "sampler",
         (
@@ -157,6 +166,8 @@ def components(config: Config | None = None, *, predictor: str | None = None) ->
     grid = model.grid.removesuffix("_stellar")
     used = {model.physics, grid, "dust", model.igm, model.cosmology, config.sampler.method}
     used |= set(config.sampler.fallback)
+    if config.sampler.method == "auto":
+        used.add("hmc")
     used |= {"diagnostics", "software"}
     if predictor != "physics":
         used.add("emulator")
