@@ -9,7 +9,7 @@ from plot_data import make_emulator
 from scipy.stats import kstest
 
 from jaxsed import checks, cosmology
-from jaxsed.checks import Check, rank_pvalue, rank_statistics
+from jaxsed.checks import Check, expected_coverage, pp_deviation, rank_pvalue, rank_statistics
 
 
 def test_self_check_passes_and_names_what_it_found():
@@ -131,3 +131,47 @@ def test_rank_counts_draws_below():
 def test_refuses(ask, words):
     with pytest.raises(ValueError, match=words):
         ask()
+
+
+def correlated(scale=1.0, n=2000, seed=0):
+    """Truths [n, 2] and draws of their posteriors, which are ellipses; `scale` times as wide."""
+    rng = np.random.default_rng(seed)
+    factor = np.array([[1.0, 0.0], [0.95, 0.3]])
+    centre = 3.0 * rng.normal(size=(n, 2))
+    truth = centre + rng.normal(size=(n, 2)) @ factor.T
+    return truth, centre[:, None] + scale * rng.normal(size=(n, 400, 2)) @ factor.T
+
+
+def test_expected_coverage_is_the_level_for_right_posteriors_alone():
+    level, coverage = expected_coverage(*correlated())
+    assert np.abs(coverage - level).max() < 0.03
+    level, coverage = expected_coverage(*correlated(0.5))
+    assert np.abs(coverage - level).max() > 0.06
+
+
+def test_expected_coverage_sees_a_wrong_correlation():
+    truth, draws = correlated()
+    # Each parameter's draws are right, their combination is not.
+    flipped = 2 * draws[..., 1:].mean(axis=1, keepdims=True) - draws[..., 1:]
+    wrong = np.concatenate([draws[..., :1], flipped], axis=-1)
+    ranks = rank_statistics(truth[:, 1], wrong[..., 1], keep=99)
+    assert pp_deviation(ranks, 99) < 1.7 / len(truth) ** 0.5
+    level, coverage = expected_coverage(truth, wrong)
+    level, right = expected_coverage(truth, draws)
+    assert np.abs(coverage - level).max() > 2 * np.abs(right - level).max()
+
+
+def test_pp_deviation_of_a_shift():
+    rng = np.random.default_rng(1)
+    truth, draws = rng.normal(size=3000), rng.normal(size=(3000, 99))
+    assert pp_deviation(rank_statistics(truth, draws), 99) < 1.7 / 3000**0.5
+    # A shift of one deviation moves the middle of the curve from a half to Phi(1).
+    shifted = pp_deviation(rank_statistics(truth + 1.0, draws), 99)
+    assert 0.33 < shifted < 0.43
+
+
+def test_coverage_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"expected truth \[galaxy, parameter\]"):
+        expected_coverage(np.zeros((3, 2)), np.zeros((3, 5, 1)))
+    with pytest.raises(ValueError, match="finite"):
+        expected_coverage(np.full((3, 2), np.nan), np.zeros((3, 5, 2)))
