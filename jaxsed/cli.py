@@ -135,6 +135,31 @@ def demo(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="HDF5 of a flow, see jaxsed.weights.make_flows")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder")],
+    mocks: Annotated[int, typer.Option(help="galaxies", min=200)] = 1000,
+    draws: Annotated[int, typer.Option(help="draws of the flow per galaxy", min=500)] = 2048,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Are a flow's posteriors right? Ranks, p-p curves and coverage on galaxies it never saw."""
+    prepare_process()
+    from jaxsed.catalog import calibrate as calibration
+    from jaxsed.infer import amortised
+
+    found = calibration.calibrate(amortised.load(model), mocks=mocks, draws=draws, seed=seed)
+    calibration.write(found, output)
+    typer.echo(f"{found['accepted']:.1%} of {mocks} galaxies accepted by their weights")
+    for name in ("flow", "flow+is"):
+        figures = found[name]
+        lowest = min(figures["sbc_pvalue"].values())
+        typer.echo(
+            f"{name}: ranks p >= {lowest:.3g}, p-p curves within {figures['pp_max_deviation']:.3f},"
+            f" coverage within {figures['tarp_max_error']:.3f} ({figures['galaxies']} galaxies)"
+        )
+
+
+@app.command()
 def plot(
     run: Annotated[Path, typer.Argument(help="an output of `jaxsed fit`")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder")] = Path("plots"),

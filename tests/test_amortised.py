@@ -15,7 +15,7 @@ from jaxsed import flow, infer
 from jaxsed.infer import amortised as am
 from jaxsed.infer.context import photometric_context
 from jaxsed.infer.importance import KHAT_BAR, weighted
-from jaxsed.infer.simulate import Simulator, noise_model
+from jaxsed.infer.simulate import NoiseModel, Simulator, noise_model
 from jaxsed.infer.support import Support, reasons
 from jaxsed.learn import FitSettings
 from jaxsed.likelihood import photometry
@@ -77,13 +77,15 @@ def guess(mean, scale):
     net = flow.create(jax.random.key(0), 2, context.size, blocks=2, width=8)
     quiet = net.blocks._replace(output=0 * net.blocks.output)
     scaled = net.replace(blocks=quiet, x_shift=jnp.asarray(mean, float), x_scale=jnp.full(2, scale))
-    record = am.Record("toy", ("x", "y", "z"), ("a", "b"), (0, 1), "x", (0, 30), 0.0, 0.0, "")
+    record = am.Record(
+        "toy", "none", ("x", "y", "z"), ("a", "b"), (0, 1), "x", (0, 30), 0.0, 0.0, ""
+    )
     nodes = jnp.tile(jnp.array([-100.0, 100.0]), (3, 1))
     anywhere = Support(
         magnitude=nodes, ln_sigma=0 * nodes, spread=1 + 0 * nodes, brightness=nodes.T,
         colours=jnp.tile(jnp.array([[-100.0], [100.0]]), (1, 2)), redshift=jnp.array([0.0, 1.0]),
     )  # fmt: skip
-    return am.Amortised(scaled, context, anywhere, record)
+    return am.Amortised(scaled, context, anywhere, NoiseModel(nodes, nodes, nodes), record)
 
 
 def one_of(problem, row):
@@ -153,7 +155,7 @@ def simulator(**changes):
     parts = {
         "forward": Bright(), "noise": noise_model(flux, error), "emulator_sigma": jnp.zeros(3),
         "redshift": jnp.array([0.0, 1.0]), "magnitudes": jnp.array([-3.0, 3.0]),
-        "prior": prior, "model": "toy", "bands": ("x", "y", "z"), "anchor": 0,
+        "prior": prior, "model": "toy", "emulator": "none", "bands": ("x", "y", "z"), "anchor": 0,
     }  # fmt: skip
     return Simulator(**(parts | changes))
 

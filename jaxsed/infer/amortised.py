@@ -17,7 +17,7 @@ from jaxsed import files, params
 from jaxsed import flow as flows
 from jaxsed.flow import Flow
 from jaxsed.infer.context import PhotometricContext, photometric_context
-from jaxsed.infer.simulate import Simulator
+from jaxsed.infer.simulate import NoiseModel, Simulator
 from jaxsed.infer.support import Support, support
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets.made import Made
@@ -41,6 +41,8 @@ class Record(NamedTuple):
 
     model: str
     """Name of the galaxy model, see `jaxsed.sps.models`."""
+    emulator: str
+    """Name of the emulator that simulated."""
     bands: tuple[str, ...]
     parameters: tuple[str, ...]
     """[dimension] names of the coordinates."""
@@ -61,6 +63,8 @@ class Amortised:
     flow: Flow
     context: PhotometricContext
     support: Support
+    noise: NoiseModel
+    """Of the simulations."""
     record: Record = struct.field(pytree_node=False)
 
     def select(self, bands: Sequence[str]) -> Amortised:
@@ -120,7 +124,8 @@ def load(path: str | Path) -> Amortised:
         context=PhotometricContext(
             **features
         ),
-        support=Support(**{f.name: part[f"support/{f.name}"] for f in dataclasses.fields(Support)}),
+        support=_filled(Support, "support", part),
+        noise=_filled(NoiseModel, "noise", part),
         record=Record(**record),
     )  # fmt: skip
 
@@ -129,13 +134,19 @@ _SCALES = ("x_shift", "x_scale", "context_shift", "context_scale")
 _FEATURES = ("softening", "shift", "scale", "redshift_shift", "redshift_scale")
 
 
+def _filled(cls: Any, group: str, part: dict[str, Array]) -> Any:
+    """An object of arrays from those of a group."""
+    return cls(**{f.name: part[f"{group}/{f.name}"] for f in dataclasses.fields(cls)})
+
+
 def _arrays(amortised: Amortised) -> dict[str, np.ndarray]:
     blocks = amortised.flow.blocks
     out = {f"blocks/{n}": getattr(blocks, n) for n in Made._fields if n != "hidden"}
     for k, (weights, bias) in enumerate(blocks.hidden):
         out |= {f"blocks/hidden{k}": weights, f"blocks/hidden_bias{k}": bias}
     out |= {f"flow/{n}": getattr(amortised.flow, n) for n in _SCALES}
-    out |= {f"support/{n}": value for n, value in vars(amortised.support).items()}
+    for name in ("support", "noise"):
+        out |= {f"{name}/{n}": value for n, value in vars(getattr(amortised, name)).items()}
     out |= {f"context/{n}": getattr(amortised.context, n) for n in _FEATURES}
     return {name: np.asarray(value, np.float32) for name, value in out.items()}
 
@@ -244,14 +255,16 @@ def train(
         progress=progress,
     )  # fmt: skip
     record = Record(
-        model=simulator.model, bands=simulator.bands,
+        model=simulator.model, emulator=simulator.emulator, bands=simulator.bands,
         parameters=params.coordinate_names(simulator.prior_at(simulator.redshift[0])),
         redshift=_pair(simulator.redshift), anchor=simulator.bands[simulator.anchor],
         magnitudes=_pair(simulator.magnitudes), error_floor=simulator.error_floor,
         missing=simulator.missing,
         text=f"{text}; {len(history.stage)} epochs of {pairs} galaxies",
     )  # fmt: skip
-    return Amortised(start.replace(blocks=weights), context, within, record), history
+    return Amortised(
+        start.replace(blocks=weights), context, within, simulator.noise, record
+    ), history
 
 
 def _pair(values: Array) -> tuple[float, float]:

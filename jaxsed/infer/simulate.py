@@ -102,6 +102,8 @@ class Simulator:
     """``prior(redshift)``: the prior of theta at a redshift."""
     model: str = struct.field(pytree_node=False)
     """Name of the galaxy model."""
+    emulator: str = struct.field(pytree_node=False)
+    """Name of the emulator, for the record."""
     bands: tuple[str, ...] = struct.field(pytree_node=False)
     anchor: int = struct.field(pytree_node=False)
     error_floor: float = struct.field(pytree_node=False, default=0.0)

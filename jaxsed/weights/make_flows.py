@@ -63,7 +63,8 @@ def sdss() -> Simulator:
     return Simulator(
         forward=emulator, noise=NoiseModel(*tables), emulator_sigma=jnp.asarray(sigma, float),
         redshift=jnp.array(REDSHIFT), magnitudes=jnp.array(MAGNITUDES),
-        prior=family("provabgs").prior, model="provabgs", bands=tuple(emulator.band_names),
+        prior=family("provabgs").prior, model="provabgs", emulator="provabgs_sdss",
+        bands=tuple(emulator.band_names),
         anchor=emulator.band_names.index("sdss_r0"), error_floor=ERROR_FLOOR, missing=MISSING,
     )  # fmt: skip
 

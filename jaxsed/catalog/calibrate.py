@@ -1,0 +1,174 @@
+"""`jaxsed calibrate`: are a flow's posteriors of galaxies that it never saw right?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsed import checks
+from jaxsed.emulators import load_emulator
+from jaxsed.infer import amortised as am
+from jaxsed.infer.amortised import Amortised
+from jaxsed.infer.importance import KHAT_BAR, weighted
+from jaxsed.infer.samples import ESS_BAR
+from jaxsed.infer.simulate import Simulator
+from jaxsed.likelihood import Photometry
+from jaxsed.problem import Problem
+from jaxsed.sps.models import family
+
+BLOCK = 64
+"""Galaxies per compiled call."""
+
+KEEP = 99
+"""Draws that a truth is ranked among: they must be independent, and of weighted ones few are."""
+
+
+def simulator_of(flow: Amortised, missing: float | None = None) -> Simulator:
+    """The simulator that a flow was trained with, or with another chance of missing bands.
+
+    Raises ValueError for an emulator that is not there.
+    """
+    record = flow.record
+    emulator = load_emulator(record.emulator).select(record.bands)
+    sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
+    return Simulator(
+        forward=emulator, noise=flow.noise, emulator_sigma=jnp.asarray(sigma, float),
+        redshift=jnp.asarray(record.redshift), magnitudes=jnp.asarray(record.magnitudes),
+        prior=family(record.model).prior, model=record.model, emulator=record.emulator,
+        bands=record.bands, anchor=record.bands.index(record.anchor),
+        error_floor=record.error_floor, missing=record.missing if missing is None else missing,
+        free_redshift=flow.context.free_redshift,
+    )  # fmt: skip
+
+
+def mocks_of(key: Array, simulator: Simulator, n: int) -> tuple[np.ndarray, Problem]:
+    """Coordinates [n, dimension] and problems of simulated galaxies."""
+    x, data, prior = am.simulate(key, simulator, n, _whole)
+    return x, Problem(prior, simulator.forward, Photometry(*data))
+
+
+def _whole(x: Array, problem: Problem) -> tuple[Any, ...]:
+    data: Any = problem.data
+    parts = (data.scaled, data.inverse_sigma, data.limit, data.limit_inverse_sigma)
+    return x, parts, problem.prior
+
+
+def calibrate(
+    flow: Amortised,
+    *,
+    mocks: int = 1000,
+    draws: int = 2048,
+    seed: int = 1,
+    missing: float | None = None,
+) -> dict[str, Any]:
+    """Ranks, p-p curves and expected coverage of mock galaxies, of the flow's draws as they are and
+    by importance weights.
+
+    Args:
+        flow: the amortised posterior.
+        mocks: number of galaxies.
+        draws: of the flow for each.
+        seed: of mocks and draws; a training has others.
+        missing: chance that a band is missing, if not that of the training.
+
+    Returns:
+        For "flow" and "flow+is": `sbc_pvalue`, `pp_deviation` and `bias` (mean shift of the truth
+        in posterior widths) per parameter, `tarp_max_error`, `pp_max_deviation`, and the `ranks`;
+        of the weights the `khat`, `effective` numbers, and the share of galaxies `accepted`.
+    """
+    simulator = simulator_of(flow, missing)
+    key_mocks, key_draws = jax.random.split(jax.random.key(seed))
+    truth, problem = mocks_of(key_mocks, simulator, mocks)
+
+    @jax.jit
+    def block(keys: Array, truth: Array, problem: Problem) -> Any:
+        def one(key: Array, truth: Array, problem: Problem) -> Any:
+            raw, _ = flow.sample(key, problem, KEEP)
+            found = weighted(jax.random.fold_in(key, 1), problem, flow, draws, KEEP)
+            theta = [jax.vmap(problem.constrain)(x)._asdict() for x in (truth[None], raw, found.x)]
+            return theta, found.khat, found.effective, found.outside
+
+        return jax.vmap(one, (0, 0, problem.axes))(keys, truth, problem)
+
+    parts = []
+    for start in range(0, mocks, BLOCK):
+        rows = np.minimum(np.arange(start, start + BLOCK), mocks - 1)
+        prior, data = jax.tree.map(
+            lambda a, r=rows: jnp.asarray(a)[r], (problem.prior, problem.data)
+        )
+        keys = jax.random.split(jax.random.fold_in(key_draws, start), BLOCK)
+        out = block(keys, jnp.asarray(truth[rows]), Problem(prior, problem.forward, data))
+        parts.append(jax.tree.map(np.asarray, out))
+    (true, raw, exact), khat, effective, outside = jax.tree.map(
+        lambda *a: np.concatenate(a)[:mocks], *parts
+    )
+    accepted = (outside == 0) & (khat < KHAT_BAR) & (effective >= ESS_BAR)
+    return {
+        "flow": _figures(true, raw),
+        "flow+is": _figures(true, exact, accepted),
+        "khat": khat, "effective": effective, "outside": outside,
+        "accepted": float(accepted.mean()), "draws": draws, "mocks": mocks,
+    }  # fmt: skip
+
+
+def _figures(true: Any, draws: Any, rows: np.ndarray | None = None) -> dict[str, Any]:
+    """Figures of one set of draws; over some galaxies only, which may bias them."""
+    rows = np.ones(len(next(iter(true.values()))), bool) if rows is None else rows
+    names, truths, all_draws = [], [], []
+    for (name, value), (_, drawn) in zip(_named(true), _named(draws), strict=True):
+        if np.ptp(drawn) > 0 and np.ptp(drawn, axis=1).max() > 0:
+            names.append(name)
+            truths.append(value[rows, 0])
+            all_draws.append(drawn[rows])
+    out: dict[str, Any] = {"galaxies": int(rows.sum()), "ranks": {}}
+    out |= {"sbc_pvalue": {}, "pp_deviation": {}, "bias": {}}
+    for name, value, drawn in zip(names, truths, all_draws, strict=True):
+        ranks = checks.rank_statistics(value, drawn)
+        out["ranks"][name] = ranks
+        out["sbc_pvalue"][name] = checks.rank_pvalue(ranks, drawn.shape[1])
+        out["pp_deviation"][name] = checks.pp_deviation(ranks, drawn.shape[1])
+        width = np.maximum(drawn.std(axis=1), 1e-12)
+        out["bias"][name] = float(np.median((drawn.mean(axis=1) - value) / width))
+    level, coverage = checks.expected_coverage(np.stack(truths, 1), np.stack(all_draws, 2))
+    out["tarp_max_error"] = float(np.abs(coverage - level).max())
+    out["pp_max_deviation"] = max(out["pp_deviation"].values())
+    return out
+
+
+def _named(theta: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
+    """(name, [galaxy, draw]) of every scalar, elements of vectors apart."""
+    out = []
+    for name, value in theta.items():
+        value = np.asarray(value)
+        if value.ndim == 2:
+            out.append((name, value))
+        elif value.ndim == 3:
+            out += [(f"{name}_{k + 1}", value[..., k]) for k in range(value.shape[2])]
+    return out
+
+
+def write(found: dict[str, Any], folder: Path) -> None:
+    """`calibration.json`, and pictures of the ranks, in a folder."""
+    from jaxsed import plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kept: dict[str, Any] = {"accepted": found["accepted"], "mocks": found["mocks"]}
+    for quantile in (0.05, 0.5, 0.95):
+        kept[f"ess_fraction_{quantile:g}"] = float(
+            np.quantile(found["effective"] / found["draws"], quantile)
+        )
+    kept["khat_below_bar"] = float(np.mean(found["khat"] < KHAT_BAR))
+    for name in ("flow", "flow+is"):
+        figures = found[name]
+        kept[name] = {k: v for k, v in figures.items() if k != "ranks"}
+        picture = plots.rank_histograms(figures["ranks"], KEEP, p_values=figures["sbc_pvalue"])
+        picture.savefig(folder / f"ranks_{name.replace('+', '_')}.png", dpi=150)
+    # Those of the posteriors as they are used.
+    kept |= {k: kept["flow+is"][k] for k in ("sbc_pvalue", "tarp_max_error", "pp_max_deviation")}
+    (folder / "calibration.json").write_text(json.dumps(kept, indent=1))
