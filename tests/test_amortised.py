@@ -78,8 +78,9 @@ def guess(mean, scale):
     quiet = net.blocks._replace(output=0 * net.blocks.output)
     scaled = net.replace(blocks=quiet, x_shift=jnp.asarray(mean, float), x_scale=jnp.full(2, scale))
     record = am.Record(
-        "toy", "none", ("x", "y", "z"), ("a", "b"), (0, 1), "x", (0, 30), 0.0, 0.0, ""
-    )
+        model="toy", emulator="none", bands=("x", "y", "z"), parameters=("a", "b"),
+        redshift=(0, 1), anchor="x", magnitudes=(0, 30), error_floor=0.0, missing=0.0, text="",
+    )  # fmt: skip
     nodes = jnp.tile(jnp.array([-100.0, 100.0]), (3, 1))
     anywhere = Support(
         magnitude=nodes, ln_sigma=0 * nodes, spread=1 + 0 * nodes, brightness=nodes.T,
