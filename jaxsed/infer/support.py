@@ -26,6 +26,10 @@ MARGIN = 0.05
 NOISE_SIGMAS = 4.0
 """Deviations from the training set's mean ln uncertainty at this magnitude that are still usual."""
 
+LEAST_SPREAD = 0.05
+"""Of ln uncertainty: where an error floor rules, uncertainties are all alike, and a little more or
+less of it makes no other posterior."""
+
 NODES = 16
 
 REASONS = ("noise", "colour", "redshift", "magnitude", "limit")
@@ -61,6 +65,7 @@ class Support:
         interpolate = jax.vmap(jnp.interp)
         usual = interpolate(magnitude, self.magnitude, self.ln_sigma)
         spread = interpolate(magnitude, self.magnitude, self.spread)
+        spread = jnp.maximum(spread, LEAST_SPREAD)
         noisy = at & (jnp.abs(ln_sigma - usual) > NOISE_SIGMAS * spread)
         colour = jnp.diff(magnitude)
         both = at[1:] & at[:-1]
