@@ -73,9 +73,9 @@ def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=["sdss"])
-    parser.add_argument("--seconds", type=float, default=1200.0)
-    parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--seconds", type=float, default=500.0)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--output", type=Path, default=None)

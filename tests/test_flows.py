@@ -1,0 +1,108 @@
+"""The shipped flow in a catalogue run, and its calibration on mocks."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from jaxsed.catalog import calibrate, flows
+from jaxsed.catalog.config import parse_config
+from jaxsed.catalog.errors import JaxsedError
+from jaxsed.catalog.run import fit_catalog
+from jaxsed.infer import amortised
+
+BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
+TEXT = """
+[catalog]
+id = "id"
+redshift = "redshift"
+flux_unit = "ABmag"
+[model]
+physics = "provabgs"
+predictor = "emulator"
+[likelihood]
+error_floor = 0.05
+[sampler]
+method = "auto"
+"""
+
+
+def config(bands=BANDS, more=""):
+    entries = (f'[[band]]\nflux = "{b}"\nerror = "{b}_error"\nfilter = "{b}"\n' for b in bands)
+    return parse_config(TEXT + more + "".join(entries))
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    (path,) = flows.flow_files()
+    return amortised.load(path)
+
+
+def test_the_shipped_flow_knows_subsets_of_its_bands(shipped):
+    assert shipped.record.bands == BANDS
+    assert flows.find_flow(config(), BANDS, free_redshift=False) is not None
+    few = flows.find_flow(config(BANDS[1:4]), BANDS[1:4], free_redshift=False)
+    assert few.context.bands == (1, 2, 3)
+    assert flows.find_flow(config(), ("twomass_J",), free_redshift=False) is None
+    assert flows.find_flow(config(), BANDS, free_redshift=True) is None
+
+
+def test_a_flow_that_does_not_fit_is_refused(tmp_path, shipped):
+    shipped.save(tmp_path / "flow.h5")
+    given = config(more=f'flow = "{tmp_path / "flow.h5"}"\n')
+    with pytest.raises(JaxsedError, match="does not know twomass_J"):
+        flows.find_flow(given, ("twomass_J",), free_redshift=False)
+    with pytest.raises(JaxsedError, match="no such file"):
+        flows.find_flow(config(more='flow = "none.h5"\n'), BANDS, free_redshift=False)
+    (tmp_path / "bad.h5").write_bytes(b"not HDF5")
+    bad = config(more=f'flow = "{tmp_path / "bad.h5"}"\n')
+    with pytest.raises(JaxsedError, match="not a readable"):
+        flows.find_flow(bad, BANDS, free_redshift=False)
+
+
+@pytest.mark.slow
+def test_catalogue_by_flow_says_so_in_every_row(tmp_path, shipped):
+    # Galaxies as the flow's own, one far brighter and one with uncertainties that no survey has.
+    n = 12
+    _, problem = calibrate.mocks_of(jax.random.key(3), calibrate.simulator_of(shipped, 0.0), n)
+    sigma = 1 / np.asarray(problem.data.inverse_sigma)
+    flux = np.asarray(problem.data.scaled) * sigma
+    # The floor and the emulator's error are added again by the run.
+    error = np.sqrt(np.maximum(sigma**2 - (0.051 * flux) ** 2, (0.002 * flux) ** 2))
+    flux[0] *= 1e4
+    error[1] = 3 * flux[1]
+    table = Table({"id": np.arange(n), "redshift": np.asarray(problem.prior.redshift)})
+    for k, band in enumerate(BANDS):
+        table[band] = -2.5 * np.log10(np.maximum(flux[:, k], 1e-14))
+        table[f"{band}_error"] = 1.0857 * error[:, k] / np.abs(flux[:, k])
+    table.write(tmp_path / "cat.ecsv")
+    results = fit_catalog(
+        config(), tmp_path / "cat.ecsv", tmp_path / "run.h5", progress=False, seed=1
+    )
+    out = results.table
+    assert set(out["method"]) <= {"flow+is", "hmc", "nuts", "nested"}
+    assert (out["method"][2:] == "flow+is").sum() >= 5
+    assert out["method"][0] != "flow+is"
+    assert "magnitude" in out["support"][0]
+    assert "noise" in out["support"][1]
+    by_flow = out["method"] == "flow+is"
+    assert np.all(out["khat"][by_flow] < 0.7)
+    assert np.all(out["importance_ess"][by_flow] >= 400)
+    assert np.all(np.isfinite(out["log_evidence"][by_flow]))
+    assert np.all(out["rhat_max"][by_flow] < 1.01)
+
+
+@pytest.mark.slow
+def test_the_shipped_flow_is_calibrated(tmp_path, shipped):
+    found = calibrate.calibrate(shipped, mocks=600, seed=7)
+    calibrate.write(found, tmp_path)
+    kept = json.loads((tmp_path / "calibration.json").read_text())
+    assert kept["accepted"] > 0.75
+    assert kept["khat_below_bar"] > 0.95
+    assert kept["tarp_max_error"] < 0.06
+    for name in ("flow", "flow+is"):
+        assert min(kept[name]["sbc_pvalue"].values()) > 1e-4
+        assert kept[name]["pp_max_deviation"] < 0.09
+    assert (tmp_path / "ranks_flow_is.png").exists()
