@@ -89,6 +89,9 @@ def guess(mean, scale):
     return am.Amortised(scaled, context, anywhere, NoiseModel(nodes, nodes, nodes), record)
 
 
+draw_by_weight = jax.jit(weighted, static_argnums=(3, 4))
+
+
 def one_of(problem, row):
     take = lambda a: a[row]  # noqa: E731
     return Problem(
@@ -99,7 +102,9 @@ def one_of(problem, row):
 
 def test_weighted_draws_have_the_moments_and_evidence_of_the_posterior():
     problem, mean, covariance, log_evidence = problems(1)
-    found = weighted(jax.random.key(3), one_of(problem, 0), guess(mean[0] + 0.1, 0.6), 20_000, 8000)
+    found = draw_by_weight(
+        jax.random.key(3), one_of(problem, 0), guess(mean[0] + 0.1, 0.6), 20_000, 8000
+    )
     x, effective = np.asarray(found.x), float(found.effective)
     assert float(found.khat) < KHAT_BAR
     assert 1000 < effective < 20_000
@@ -143,7 +148,7 @@ def test_auto_without_a_flow_is_refused():
 def test_densities_that_are_nowhere_finite_end_in_no_posterior():
     problem, mean, *_ = problems(1)
     broken = problem.replace(forward=Linear(jnp.full((3, 2), jnp.nan)))
-    found = weighted(jax.random.key(0), one_of(broken, 0), guess(mean[0], 1.0), 500, 100)
+    found = draw_by_weight(jax.random.key(0), one_of(broken, 0), guess(mean[0], 1.0), 20_000, 8000)
     assert float(found.effective) == 0
     assert np.isinf(float(found.khat))
     assert np.isfinite(np.asarray(found.x)).all()

@@ -88,8 +88,9 @@ def batch(problem, n):
     return problem.replace(prior=prior, data=data)
 
 
-FAST = ("hmc", "nuts", "nested")
-"""Methods whose test is not marked slow: every one compiles a program of its own."""
+FAST = ("hmc", "nuts")
+"""Methods whose test is not marked slow: every one compiles a program of its own.  Nested sampling
+has its moments tested where its evidence is."""
 
 
 @pytest.mark.parametrize(
@@ -185,8 +186,8 @@ def test_what_misses_the_bar_goes_to_the_fallback_and_says_so(monkeypatch):
     assert samples.diagnostics.gradients[0] > 0  # those of the first method are counted
 
 
-def test_evidence_of_a_gaussian():
-    problem, *_ = linear_problem(np.random.default_rng(0))
+def test_evidence_and_moments_of_a_gaussian():
+    problem, mean, covariance = linear_problem(np.random.default_rng(0))
     settings = infer.Settings(live_points=300)
     samples = infer.sample(jax.random.key(3), problem, method="nested", settings=settings)
     # Data N(0, 1 + A A^T) in units of their errors; the likelihood leaves out (2 pi)^(-n/2).
@@ -198,6 +199,10 @@ def test_evidence_of_a_gaussian():
     gap = samples.log_evidence[0] - truth
     assert samples.log_evidence_error[0] < 0.15
     assert abs(gap) < 4 * max(samples.log_evidence_error[0], 0.05)
+    assert samples.diagnostics.passes()[0]
+    x, ess = samples.x.reshape(-1, 2), samples.diagnostics.ess_bulk.min()
+    assert np.all(np.abs(x.mean(0) - mean) < 5 * np.sqrt(np.diag(covariance) / ess))
+    np.testing.assert_allclose(np.cov(x.T), covariance, atol=8 * covariance.max() / ess**0.5)
 
 
 def test_two_modes_get_their_weights():

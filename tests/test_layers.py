@@ -22,12 +22,13 @@ LAYERS = {
     "sps": 1, "nets": 1, "learn": 1, "problem": 1,
     "emulators": 2, "flow": 2, "stars": 2, "halos": 2,
     "infer": 3,
-    "catalog": 4, "checks": 4, "plots": 4,
-    "cli": 5,
+    "checks": 4, "plots": 4,
+    "catalog": 5,
+    "cli": 6,
     "examples": 0,  # data only
-    "weights": 6,  # the scripts that make the shipped files: they use everything, nothing uses them
+    "weights": 7,  # the scripts that make the shipped files: they use everything, nothing uses them
 }  # fmt: skip
-ROOT_LAYER = 7  # jaxsed/__init__.py itself
+ROOT_LAYER = 8  # jaxsed/__init__.py itself
 FORBIDDEN_PAIRS = {("emulators", "sps"), ("flow", "sps"), ("stars", "sps"), ("halos", "sps")}
 
 # One owner per library: the longest matching prefix decides who may name it.
@@ -256,7 +257,7 @@ def test_no_import_circle():
         ("jaxsed.sps.sed", "from ..infer.nuts import run", "upward"),
         ("jaxsed.sps.sed", "from jaxsed import problem", "sideways"),
         ("jaxsed.learn", "import jaxsed.nets.mlp", "sideways"),
-        ("jaxsed.plots", "from jaxsed.catalog.results import Results", "sideways"),
+        ("jaxsed.plots", "from jaxsed.catalog.results import Results", "upward"),
         ("jaxsed.constants", "from jaxsed.sps.dust import power_law", "upward"),
         ("jaxsed.catalog.run", "from jaxsed import load_results", "upward"),
         ("jaxsed.catalog.run", "import jaxsed\nread = jaxsed.load_results", "upward"),

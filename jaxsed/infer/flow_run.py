@@ -35,7 +35,7 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
     """Weigh the flow's draws; returns the galaxies that miss the bar, ready for other methods."""
     settings = book.settings
     keep = settings.chains * settings.draws
-    waiting, missed = list(waiting), []
+    waiting, missed, done = list(waiting), [], 0
     for number, n in enumerate(DRAWS):
         size = padded(min(max(DRAWS_PER_CALL // n, 1), len(waiting)))
         again: list[int] = []
@@ -81,8 +81,9 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
                     continue
                 _hand_over(book, int(g), found.rough[i])
                 missed.append(int(g))
-            done = len(book.galaxies) - len(again) - len(missed) - len(waiting) + start + size
-            report(f"{METHOD}, {n} draws", min(done, len(book.galaxies)), len(waiting))
+            done += int(passed.sum())
+            left = len(waiting) - start - chosen.size + len(again)
+            report(f"{METHOD}, {n} draws", done, left)
         waiting = again
         if not waiting:
             break
