@@ -58,11 +58,11 @@ def problems(n, seed=0):
     mean = (flux / ERROR) @ scaled @ covariance
     data = photometry(flux, np.tile(ERROR, (n, 1)), error_floor=0.0)
     ones = jax.tree.map(lambda a: jnp.broadcast_to(a, (n, *jnp.shape(a))), prior(0.1))
-    # Of the likelihood without its constants, and of a prior density without its own.
+    # Of the likelihood without its constants, as nested sampling has it.
     chi2 = np.sum((flux / ERROR) ** 2, axis=1) - np.einsum(
         "ni,ij,nj->n", mean, np.linalg.inv(covariance), mean
     )
-    log_evidence = -0.5 * chi2 + 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
+    log_evidence = -0.5 * chi2 + 0.5 * np.linalg.slogdet(covariance)[1]
     return (
         Problem(ones, Linear(jnp.asarray(MATRIX, float)), data, shear=False),
         mean,

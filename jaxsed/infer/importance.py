@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -70,11 +71,16 @@ def weighted(key: Array, problem: Problem, amortised: Amortised, n: int, keep: i
         effective=jnp.where(some, 1.0 / jnp.sum(weight**2), 0.0),
         # Where one weight is all there is, the tail has no shape.
         khat=jnp.where(some & jnp.isfinite(khat), khat, jnp.inf),
-        log_evidence=jnp.where(some, top + jnp.log(mean), -jnp.inf),
+        # The prior of the coordinates is N(0, I), whose constant the log density leaves out.
+        log_evidence=jnp.where(some, top + jnp.log(mean) - _log_normal_constant(x), -jnp.inf),
         log_evidence_error=jnp.std(raw) / mean / n**0.5,
         outside=amortised.outside(problem),
         rough=x[rough],
     )
+
+
+def _log_normal_constant(x: Array) -> float:
+    return 0.5 * x.shape[1] * math.log(2.0 * math.pi)
 
 
 def _systematic(key: Array, weight: Array, n: int) -> Array:
