@@ -27,6 +27,7 @@ from jaxsed.catalog.mocks import mock_galaxies
 from jaxsed.catalog.validate import Request, physics_of
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import load_emulator
+from jaxsed.infer.lanes import take
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 
@@ -100,12 +101,6 @@ def photometric_redshifts(n: int, seed: int) -> Problem:
     )
     data = photometry(mocks.observed, mocks.noise, error_floor=0.0)
     return Problem(free, emulator, data)
-
-
-def take(problem: Problem, rows: np.ndarray) -> Problem:
-    """Some galaxies of a batch."""
-    prior, data = jax.tree.map(lambda a: a[rows], (problem.prior, problem.data))
-    return Problem(prior, problem.forward, data, shear=problem.shear)
 
 
 def valley(z: np.ndarray) -> tuple[float, float]:

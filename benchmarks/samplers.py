@@ -36,6 +36,7 @@ from jaxsed.catalog.run import COMPILING
 from jaxsed.catalog.validate import Request, physics_of
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import load_emulator
+from jaxsed.infer.lanes import take
 from jaxsed.likelihood import MAG_TO_RELATIVE, photometry
 from jaxsed.problem import Problem
 
@@ -115,12 +116,6 @@ def target(name: str, n: int, seed: int) -> Problem:
     error = np.hypot(mocks.noise, MAG_TO_RELATIVE * sigma * mocks.flux)
     data = photometry(mocks.observed, error, error_floor=0.0)
     return Problem(mocks.prior, emulator, data)
-
-
-def first(problem: Problem, n: int) -> Problem:
-    """The first galaxies of a batch."""
-    prior, data = jax.tree.map(lambda a: a[:n], (problem.prior, problem.data))
-    return dataclasses.replace(problem, prior=prior, data=data)
 
 
 @contextmanager
@@ -411,7 +406,10 @@ def main() -> None:
                     "hmc": options.galaxies,
                     **dict.fromkeys(("nuts", "mclmc"), options.lane_galaxies),
                 }
-                chosen = first(problem, most.get(method, options.slow_galaxies))
+                chosen = take(
+                    problem,
+                    np.arange(min(options.galaxies, most.get(method, options.slow_galaxies))),
+                )
                 keep(method, measure(chosen, method, settings, options.seed))
             for name_of in options.peer:
                 figures = measure_peer(problem, name_of, options.peers, options.peer_seconds)

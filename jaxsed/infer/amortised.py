@@ -121,9 +121,7 @@ def load(path: str | Path) -> Amortised:
             blocks=blocks, orders=tuple(tuple(order) for order in attributes["orders"]),
             **{name: part[f"flow/{name}"] for name in _SCALES},
         ),
-        context=PhotometricContext(
-            **features
-        ),
+        context=PhotometricContext(**features),
         support=_filled(Support, "support", part),
         noise=_filled(NoiseModel, "noise", part),
         record=Record(**record),
@@ -275,4 +273,4 @@ def _pair(values: Array) -> tuple[float, float]:
 def _look(x: Array, problem: Problem) -> tuple[Any, ...]:
     """Coordinates, data, and the redshift that the prior knows."""
     z = problem.prior.redshift
-    return x, problem.data, z if jnp.ndim(z) == 0 and not hasattr(z, "support") else jnp.zeros(())
+    return x, problem.data, z if params.is_fixed(z) else jnp.zeros(())

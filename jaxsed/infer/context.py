@@ -10,9 +10,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.likelihood import Photometry
+from jaxsed.magnitudes import POGSON
 from jaxsed.problem import Problem
-
-MAGNITUDE = 2.5 / 2.302585092994046
 
 
 @struct.dataclass
@@ -68,7 +67,7 @@ class PhotometricContext:
         flux = data.scaled * sigma
         return jnp.stack(
             [
-                -MAGNITUDE * jnp.arcsinh(flux / (2.0 * self.softening)),
+                -POGSON * jnp.arcsinh(flux / (2.0 * self.softening)),
                 jnp.log(sigma / self.softening),
             ]
         )

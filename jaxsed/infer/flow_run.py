@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jaxsed.infer import mixture
 from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.book import Book
 from jaxsed.infer.importance import KHAT_BAR
+from jaxsed.infer.lane_run import Report
 from jaxsed.infer.lanes import padded, take
 from jaxsed.infer.samples import ESS_BAR
 from jaxsed.infer.whole import Whole
@@ -27,8 +28,6 @@ WORTH_MORE = 0.6
 """More draws are tried where they would bring the effective number this close to the bar."""
 
 METHOD = "flow+is"
-
-Report = Callable[[str, int, int], Any]
 
 
 def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Report) -> list[int]:

@@ -18,6 +18,7 @@ KHAT_BAR = 0.7
 draws from about 2000)."""
 
 ROUGH = 200.0
+"""Effective number of draws that samplers can learn from."""
 POWERS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.0)
 
 

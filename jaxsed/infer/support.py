@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed import params
 from jaxsed.problem import Problem
 
 TAIL = 0.001
@@ -74,7 +75,7 @@ class Support:
         dim = at & ((magnitude < self.brightness[0]) | (magnitude > self.brightness[1]))
         z = problem.prior.redshift
         far = jnp.asarray(False)
-        if jnp.ndim(z) == 0 and not hasattr(z, "support"):
+        if params.is_fixed(z):
             far = (z < self.redshift[0]) | (z > self.redshift[1])
         data: Any = problem.data
         limited = jnp.any(data.limit_inverse_sigma > 0)
