@@ -134,6 +134,11 @@ def compiling() -> Iterator[list[float]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
+def cores() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def flops(forward: Any) -> float:
     """Of the matrix products of one call of an emulator."""
     return 2.0 * sum(a.size for a in jax.tree.leaves(forward) if jnp.ndim(a) == 2)
@@ -150,7 +155,7 @@ def measure(problem: Problem, method: str, settings: infer.Settings, seed: int) 
     found = samples.diagnostics
     ess = np.minimum(found.ess_bulk.min(axis=1), found.ess_tail.min(axis=1))
     passed = found.passes()
-    core = seconds * (os.cpu_count() or 1)
+    core = seconds * cores()
     # A gradient takes the forward pass, the way back through it, and no gradient of the weights.
     passes = 2 * found.gradients.sum() + found.evaluations.sum()
     return {
@@ -310,7 +315,7 @@ def measure_peer(problem: Problem, name: str, n: int, limit: float) -> dict[str,
         calls.append(peer.calls)
     ess = [max(r[2], 1.0) for r in results]
     passing = float(np.mean([r[0] for r in results]))
-    core = float(np.mean(seconds)) * (os.cpu_count() or 1)
+    core = float(np.mean(seconds)) * cores()
     return {
         "galaxies": n,
         "seconds_per_galaxy": float(np.mean(seconds)),
@@ -381,7 +386,7 @@ def main() -> None:
 
     settings = infer.Settings(lanes=options.lanes, draws=options.draws, retries=options.retries)
     out: dict[str, Any] = {
-        "device": str(jax.devices()[0]), "cores": os.cpu_count(), "jax": jax.__version__,
+        "device": str(jax.devices()[0]), "cores": cores(), "jax": jax.__version__,
         "matrix_product_flops": matrix_rate(), "settings": dataclasses.asdict(settings),
         "targets": {},
     }  # fmt: skip
