@@ -325,6 +325,32 @@ def unconstrain(prior: Theta, theta: Theta) -> Array:
     return jnp.concatenate(parts)
 
 
+def log_slope(prior: Theta, theta: Theta, u: Array) -> Array:
+    """ln |d theta / du| of `constrain`, for the theta at standard-normal coordinates u [dimension].
+
+    Priors that lay the same parameters out in other coordinates differ in it.
+    """
+    total, start = -0.5 * (jnp.sum(u**2) + u.size * math.log(2 * math.pi)), 0
+    for leaf, value, width in zip(prior, theta, widths(prior), strict=True):
+        if is_fixed(leaf):
+            continue
+        base, part = _base(leaf), u[start : start + width]
+        start += width
+        excess = from_normal(base, part if base.event_shape else part[0])[1]
+        total = total + excess - jnp.sum(base.log_prob(value))
+    return total
+
+
+def within(prior: Theta, theta: Theta) -> Array:
+    """Whether every parameter is in the support of its prior."""
+    inside = [
+        jnp.all(_base(leaf).support(value))
+        for leaf, value in zip(prior, theta, strict=True)
+        if not is_fixed(leaf)
+    ]
+    return jnp.all(jnp.stack(inside))
+
+
 def draw(prior: Theta, u: Array) -> Theta:
     """A draw from a prior: each parameter's own quantiles at Phi(u), for normals u [dimension].
 

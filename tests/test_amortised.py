@@ -73,7 +73,7 @@ def problems(n, seed=0):
 
 def guess(mean, scale):
     """An amortised posterior that says the same Gaussian for every galaxy."""
-    context = photometric_context(np.ones(3), free_redshift=True)
+    context = photometric_context(np.ones(3))
     net = flow.create(jax.random.key(0), 2, context.size, blocks=2, width=8)
     quiet = net.blocks._replace(output=0 * net.blocks.output)
     scaled = net.replace(blocks=quiet, x_shift=jnp.asarray(mean, float), x_scale=jnp.full(2, scale))
@@ -86,7 +86,7 @@ def guess(mean, scale):
         magnitude=nodes, ln_sigma=0 * nodes, spread=1 + 0 * nodes, brightness=nodes.T,
         colours=jnp.tile(jnp.array([[-100.0], [100.0]]), (1, 2)), redshift=jnp.array([0.0, 1.0]),
     )  # fmt: skip
-    return am.Amortised(scaled, context, anywhere, NoiseModel(nodes, nodes, nodes), record)
+    return am.Amortised(scaled, context, anywhere, NoiseModel(nodes, nodes, nodes), record, prior)
 
 
 draw_by_weight = jax.jit(weighted, static_argnums=(3, 4))
@@ -137,6 +137,43 @@ def test_auto_weighs_good_draws_and_samples_where_they_are_bad():
     assert np.abs((x.mean(1) - mean[1:]) / width).max() < 0.3
     shifted = np.asarray(far.scaled[0]) @ (MATRIX / ERROR[:, None]) @ covariance
     assert np.abs((samples.x[0].reshape(-1, 2).mean(0) - shifted) / width).max() < 0.3
+
+
+def test_another_prior_needs_no_other_flow():
+    problem, mean, *_ = problems(1)
+    known = guess(mean[0], 0.8)
+    own = problem.prior
+    assert not known.replace(prior=lambda z: prior(z)).suited(problem).another_prior
+    other = own._replace(
+        a=dist.Normal(jnp.full(1, 0.4), 0.5), b=dist.Uniform(jnp.full(1, -2.0), jnp.full(1, 0.2))
+    )
+    changed = problem.replace(prior=other)
+    suited = known.suited(changed)
+    assert suited.another_prior
+    one = one_of(changed, 0)
+    found = draw_by_weight(jax.random.key(3), one, suited, 40_000, 8000)
+    theta = jax.vmap(one.constrain)(found.x)
+    # The posterior on a grid of the parameters themselves.
+    a, b = np.meshgrid(np.linspace(-3, 3, 801), np.linspace(-2, 0.2, 801), indexing="ij")
+    residual = np.asarray(one.data.scaled) - np.stack([a, b], -1) @ (MATRIX / ERROR[:, None]).T
+    weight = np.exp(-0.5 * (residual**2).sum(-1) - 0.5 * ((a - 0.4) / 0.5) ** 2)
+    for grid, draws in ((a, theta.a), (b, theta.b)):
+        expected = np.average(grid, weights=weight)
+        width = np.average((grid - expected) ** 2, weights=weight) ** 0.5
+        assert abs(np.mean(draws) - expected) < 5 * width / float(found.effective) ** 0.5
+        assert abs(np.std(draws) / width - 1) < 0.05
+    cell = (a[1, 0] - a[0, 0]) * (b[0, 1] - b[0, 0])
+    log_evidence = np.log(weight.sum() * cell / (0.5 * (2 * np.pi) ** 0.5 * 2.2))
+    assert abs(float(found.log_evidence) - log_evidence) < 0.05
+    assert reasons(suited.outside(one)) == "inside"
+
+
+def test_a_prior_that_allows_more_is_outside():
+    problem, mean, *_ = problems(1)
+    narrow = guess(mean[0], 0.8).replace(
+        prior=lambda z: Toy(dist.Uniform(-1.0, 1.0), dist.Normal(0.0, 1.0), 0.0, z)
+    )
+    assert reasons(narrow.suited(problem).outside(one_of(problem, 0))) == "prior"
 
 
 def test_auto_without_a_flow_is_refused():
@@ -258,7 +295,7 @@ def test_training_learns_the_posterior_and_a_file_keeps_it(tmp_path):
     # Far better informed than the prior, whose deviation is one.
     assert draws.std(axis=1).mean() < 0.3
     trained.save(tmp_path / "flow.h5")
-    loaded = am.load(tmp_path / "flow.h5")
+    loaded = am.load(tmp_path / "flow.h5", prior)
     assert loaded.record == trained.record
     same = jax.vmap(lambda k, p: loaded.sample(k, p, 200)[0], in_axes=(0, problem.axes))
     np.testing.assert_allclose(jax.jit(same)(keys, problem), draws, rtol=1e-5, atol=1e-6)

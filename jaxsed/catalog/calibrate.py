@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from jaxsed.infer.samples import ESS_BAR
 from jaxsed.infer.simulate import Simulator
 from jaxsed.likelihood import Photometry
 from jaxsed.problem import Problem
-from jaxsed.sps.models import family
 
 BLOCK = 64
 """Galaxies per compiled call."""
@@ -29,8 +29,13 @@ KEEP = 99
 """Draws that a truth is ranked among: they must be independent, and of weighted ones few are."""
 
 
-def simulator_of(flow: Amortised, missing: float | None = None) -> Simulator:
-    """The simulator that a flow was trained with, or with another chance of missing bands.
+def simulator_of(
+    flow: Amortised,
+    missing: float | None = None,
+    prior: Callable[[Any], Any] | None = None,
+) -> Simulator:
+    """The simulator that a flow was trained with, or with another chance of missing bands, or
+    another prior.
 
     Raises ValueError for an emulator that is not there.
     """
@@ -40,7 +45,7 @@ def simulator_of(flow: Amortised, missing: float | None = None) -> Simulator:
     return Simulator(
         forward=emulator, noise=flow.noise, emulator_sigma=jnp.asarray(sigma, float),
         redshift=jnp.asarray(record.redshift), magnitudes=jnp.asarray(record.magnitudes),
-        prior=family(record.model).prior, model=record.model, emulator=record.emulator,
+        prior=prior or flow.prior, model=record.model, emulator=record.emulator,
         bands=record.bands, anchor=record.bands.index(record.anchor),
         error_floor=record.error_floor, missing=record.missing if missing is None else missing,
         free_redshift=flow.context.free_redshift,
@@ -66,6 +71,7 @@ def calibrate(
     draws: int = 2048,
     seed: int = 1,
     missing: float | None = None,
+    prior: Callable[[Any], Any] | None = None,
 ) -> dict[str, Any]:
     """Ranks, p-p curves and expected coverage of mock galaxies, of the flow's draws as they are and
     by importance weights.
@@ -76,15 +82,18 @@ def calibrate(
         draws: of the flow for each.
         seed: of mocks and draws; a training has others.
         missing: chance that a band is missing, if not that of the training.
+        prior: ``prior(redshift)`` of the mocks and posteriors, if not that of the training; "flow"
+            then is the flow carried to the coordinates of this prior, without its density.
 
     Returns:
         For "flow" and "flow+is": `sbc_pvalue`, `pp_deviation` and `bias` (mean shift of the truth
         in posterior widths) per parameter, `tarp_max_error`, `pp_max_deviation`, and the `ranks`;
         of the weights the `khat`, `effective` numbers, and the share of galaxies `accepted`.
     """
-    simulator = simulator_of(flow, missing)
+    simulator = simulator_of(flow, missing, prior)
     key_mocks, key_draws = jax.random.split(jax.random.key(seed))
     truth, problem = mocks_of(key_mocks, simulator, mocks)
+    flow = flow.suited(problem)
 
     @jax.jit
     def block(keys: Array, truth: Array, problem: Problem) -> Any:

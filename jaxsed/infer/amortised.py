@@ -18,10 +18,11 @@ from jaxsed import flow as flows
 from jaxsed.flow import Flow
 from jaxsed.infer.context import PhotometricContext, photometric_context
 from jaxsed.infer.simulate import NoiseModel, Simulator
-from jaxsed.infer.support import Support, support
+from jaxsed.infer.support import REASONS, Support, support, wider
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets.made import Made
 from jaxsed.problem import Problem
+from jaxsed.sps.models import family
 
 FIRST_LOOK = 16_384
 """Simulations that the scales of features and coordinates are taken from."""
@@ -66,6 +67,10 @@ class Amortised:
     noise: NoiseModel
     """Of the simulations."""
     record: Record = struct.field(pytree_node=False)
+    prior: Callable[[Any], Any] = struct.field(pytree_node=False)
+    """``prior(redshift)`` that it was trained with."""
+    another_prior: bool = struct.field(pytree_node=False, default=False)
+    """Whether problems have another prior than that, see `suited`."""
 
     def select(self, bands: Sequence[str]) -> Amortised:
         """For problems with these bands; those of the flow that are not among them are missing.
@@ -79,9 +84,32 @@ class Amortised:
         at = tuple(self.record.bands.index(name) for name in bands)
         return dataclasses.replace(self, context=dataclasses.replace(self.context, bands=at))
 
+    def suited(self, problem: Problem) -> Amortised:
+        """For a batch of problems, whose priors may be others than that of the training.
+
+        The draws are then carried to the coordinates of the other prior, which importance weights
+        make a posterior of: a new prior needs no new simulations.
+        """
+        own = jax.vmap(self._own_prior, (problem.axes,))(problem)
+        leaves, other = jax.tree.leaves(own), jax.tree.leaves(problem.prior)
+        same = jax.tree.structure(own) == jax.tree.structure(problem.prior) and all(
+            np.allclose(a, b) for a, b in zip(leaves, other, strict=True)
+        )
+        return dataclasses.replace(self, another_prior=not same)
+
+    def _own_prior(self, problem: Problem) -> Any:
+        if self.context.free_redshift:
+            return self.prior(params.distribution("uniform", *self.record.redshift))
+        return self.prior(problem.prior.redshift)
+
     def outside(self, problem: Problem) -> Array:
         """Bits of `jaxsed.infer.support.REASONS` for one galaxy; zero is inside."""
-        return self.support(problem, *self.context.look(problem))
+        bits = self.support(problem, *self.context.look(problem))
+        if self.another_prior:
+            bits = bits + 2 ** REASONS.index("prior") * wider(
+                problem.prior, self._own_prior(problem)
+            )
+        return bits
 
     def save(self, path: str | Path) -> None:
         """Write to an HDF5 file, replacing an older one."""
@@ -93,15 +121,29 @@ class Amortised:
 
     def sample(self, key: Array, problem: Problem, n: int) -> tuple[Array, Array]:
         """Draws x [n, dimension] for one galaxy and their log densities under the flow [n]."""
-        return self.flow.sample(key, self.context(problem), n)
+        x, log_q = self.flow.sample(key, self.context(problem), n)
+        if self.another_prior:
+            x, log_det = jax.vmap(self._moved, (0, None))(x, problem)
+            log_q = log_q - log_det
+        return x, log_q
 
-    def log_prob(self, x: Array, problem: Problem) -> Array:
-        """Log density of x [dimension] under the flow."""
-        return self.flow.log_prob(x, self.context(problem))
+    def _moved(self, x: Array, problem: Problem) -> tuple[Array, Array]:
+        """A draw in the coordinates of a problem with another prior, and ln of the Jacobian; minus
+        infinity, which is an infinite density and no weight, outside that prior."""
+        own = problem.replace(prior=self._own_prior(problem))
+        theta, u, *_ = own.evaluate(x)
+        moved = problem.unconstrain(theta)
+        same, v, *_ = problem.evaluate(moved)
+        slope = params.log_slope(own.prior, theta, u) - params.log_slope(problem.prior, same, v)
+        return moved, jnp.where(params.within(problem.prior, theta), slope, -jnp.inf)
 
 
-def load(path: str | Path) -> Amortised:
+def load(path: str | Path, prior: Callable[[Any], Any] | None = None) -> Amortised:
     """A flow that `Amortised.save` wrote.
+
+    Args:
+        path: the file.
+        prior: ``prior(redshift)`` of the training, if it is not that of the model in the record.
 
     Raises FileNotFoundError, and ValueError for a file that is not one.
     """
@@ -125,6 +167,7 @@ def load(path: str | Path) -> Amortised:
         support=_filled(Support, "support", part),
         noise=_filled(NoiseModel, "noise", part),
         record=Record(**record),
+        prior=prior or family(record["model"]).prior,
     )  # fmt: skip
 
 
@@ -261,7 +304,7 @@ def train(
         text=f"{text}; {len(history.stage)} epochs of {pairs} galaxies",
     )  # fmt: skip
     return Amortised(
-        start.replace(blocks=weights), context, within, simulator.noise, record
+        start.replace(blocks=weights), context, within, simulator.noise, record, simulator.prior
     ), history
 
 

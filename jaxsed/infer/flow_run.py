@@ -33,6 +33,7 @@ METHOD = "flow+is"
 def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Report) -> list[int]:
     """Weigh the flow's draws; returns the galaxies that miss the bar, ready for other methods."""
     settings = book.settings
+    amortised = amortised.suited(book.problem)
     keep = settings.chains * settings.draws
     waiting, missed, done = list(waiting), [], 0
     for number, n in enumerate(DRAWS):

@@ -2,7 +2,8 @@
 
 A flow answers for every input, also where it never saw one.  As in SEDflow (Hahn & Melchior 2022,
 appendix A) a galaxy is outside where an uncertainty is not one that the survey has at this flux, or
-a colour is not one that the model has; further where its redshift or magnitude is out of range.
+a colour is not one that the model has; further where its redshift or magnitude is out of range,
+or its prior allows what that of the training set does not.
 """
 
 from __future__ import annotations
@@ -33,9 +34,12 @@ less of it makes no other posterior."""
 
 NODES = 16
 
-REASONS = ("noise", "colour", "redshift", "magnitude", "limit")
+REASONS = ("noise", "colour", "redshift", "magnitude", "limit", "prior")
 """What each bit says: uncertainties, colours, redshift, brightness; upper limits, which the flow
-does not know."""
+does not know; a prior that is wider than its own."""
+
+PRIOR_DRAWS = 256
+"""Galaxies of a prior that are looked up in that of the training set."""
 
 
 @struct.dataclass
@@ -80,7 +84,14 @@ class Support:
         data: Any = problem.data
         limited = jnp.any(data.limit_inverse_sigma > 0)
         bits = jnp.stack([jnp.any(noisy), jnp.any(odd), far, jnp.any(dim), limited])
-        return jnp.sum(bits * 2 ** jnp.arange(len(REASONS)))
+        return jnp.sum(bits * 2 ** jnp.arange(bits.size))
+
+
+def wider(prior: Any, own: Any) -> Array:
+    """Whether a prior reaches beyond the support of another."""
+    u = jax.random.normal(jax.random.key(0), (PRIOR_DRAWS, params.dimension(prior)))
+    inside = jax.vmap(lambda u: params.within(own, params.constrain(prior, u)[0]))(u)
+    return ~jnp.all(inside)
 
 
 def support(raw: np.ndarray, at: np.ndarray, redshift: np.ndarray) -> Support:
