@@ -73,7 +73,7 @@ def degrees(variables: int, width: int) -> np.ndarray:
     return np.arange(width) * variables // width
 
 
-def _masked(made: Made) -> Made:
+def masked(made: Made) -> Made:
     """The weights with those that would look ahead set to zero."""
     variables, width = made.inputs.shape
     degree = degrees(variables, width)
@@ -92,11 +92,11 @@ def _limited(log_scale: Array) -> Array:
 
 def conditional(made: Made, x: Array, context: Array) -> tuple[Array, Array]:
     """Mean and log scale [variable] of each variable given those of x [variable] before it."""
-    masked = _masked(made)
-    h = _act(x @ masked.inputs + context @ masked.context + masked.bias)
-    for weights, bias in masked.hidden:
+    seen = masked(made)
+    h = _act(x @ seen.inputs + context @ seen.context + seen.bias)
+    for weights, bias in seen.hidden:
         h = _act(h @ weights + bias)
-    out = jnp.einsum("h,hkv->kv", h, masked.output) + masked.output_bias
+    out = jnp.einsum("h,hkv->kv", h, seen.output) + seen.output_bias
     return out[0], _limited(out[1])
 
 

@@ -1,11 +1,11 @@
 """Train the shipped amortised posteriors.
 
-usage: python -m jaxsed.weights.make_flows sdss [--seconds S] [--blocks N] [--width N] [--seed K]
+usage: python -m jaxsed.weights.make_flows sdss|sdss_photoz [--seconds S] [--blocks N] [--width N] [--seed K]
                                                 [--output FILE]
 
 `sdss`: the PROVABGS posterior of galaxies with SDSS ugriz magnitudes and a redshift up to 0.5, at
-an error floor of 5 %, with bands missing in a quarter of the cases.  A checkpoint beside the output
-lets an interrupted training go on.
+an error floor of 5 %, with bands missing in a quarter of the cases; `sdss_photoz`: the same with the
+redshift unknown.  A checkpoint beside the output lets an interrupted training go on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PAIRS = 400_000
 """Galaxies per epoch, simulated afresh for each."""
 
 
-def sdss() -> Simulator:
+def sdss(*, free_redshift: bool = False) -> Simulator:
     """Galaxies as SDSS sees them, by the shipped emulator."""
     emulator = load_emulator("provabgs_sdss")
     tables = [jnp.asarray(np.array(part), float) for part in zip(*SDSS_NOISE, strict=True)]
@@ -66,13 +66,14 @@ def sdss() -> Simulator:
         prior=family("provabgs").prior, model="provabgs", emulator="provabgs_sdss",
         bands=tuple(emulator.band_names),
         anchor=emulator.band_names.index("sdss_r0"), error_floor=ERROR_FLOOR, missing=MISSING,
+        free_redshift=free_redshift,
     )  # fmt: skip
 
 
 def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=["sdss"])
+    parser.add_argument("set", choices=["sdss", "sdss_photoz"])
     parser.add_argument("--seconds", type=float, default=500.0)
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--width", type=int, default=128)
@@ -86,7 +87,7 @@ def main() -> None:
         batch_size=options.batch, patience=10_000, max_seconds=options.seconds,
     )  # fmt: skip
     trained, history = amortised.train(
-        jax.random.key(options.seed), sdss(),
+        jax.random.key(options.seed), sdss(free_redshift=options.set == "sdss_photoz"),
         text="SDSS ugriz of galaxies with spectra", blocks=options.blocks, width=options.width,
         pairs=PAIRS, settings=settings, checkpoint=output.with_suffix(".checkpoint.h5"),
     )  # fmt: skip
