@@ -141,16 +141,23 @@ def calibrate(
     mocks: Annotated[int, typer.Option(help="galaxies", min=200)] = 1000,
     draws: Annotated[int, typer.Option(help="draws of the flow per galaxy", min=500)] = 2048,
     seed: Annotated[int, typer.Option()] = 1,
+    missing: Annotated[
+        float | None,
+        typer.Option(help="chance of a missing band; that of the training", min=0, max=1),
+    ] = None,
+    mcmc: Annotated[int, typer.Option(help="galaxies to sample by HMC as well")] = 0,
 ) -> None:
     """Are a flow's posteriors right? Ranks, p-p curves and coverage on galaxies it never saw."""
     prepare_process()
     from jaxsed.catalog import calibrate as calibration
     from jaxsed.infer import amortised
 
-    found = calibration.calibrate(amortised.load(model), mocks=mocks, draws=draws, seed=seed)
+    found = calibration.calibrate(
+        amortised.load(model), mocks=mocks, draws=draws, seed=seed, missing=missing, mcmc=mcmc
+    )
     calibration.write(found, output)
     typer.echo(f"{found['accepted']:.1%} of {mocks} galaxies accepted by their weights")
-    for name in ("flow", "flow+is"):
+    for name in [kind for kind in calibration.KINDS if kind in found]:
         figures = found[name]
         lowest = min(figures["sbc_pvalue"].values())
         typer.echo(

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsed import checks
+from jaxsed import checks, infer
 from jaxsed.emulators import load_emulator
 from jaxsed.infer import amortised as am
 from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.importance import KHAT_BAR, weighted
+from jaxsed.infer.lanes import take
 from jaxsed.infer.samples import ESS_BAR
 from jaxsed.infer.simulate import Simulator
 from jaxsed.likelihood import Photometry
@@ -27,6 +28,10 @@ BLOCK = 64
 
 KEEP = 99
 """Draws that a truth is ranked among: they must be independent, and of weighted ones few are."""
+
+
+KINDS = ("flow", "flow+is", "hmc")
+"""Of draws that are judged."""
 
 
 def simulator_of(
@@ -72,6 +77,7 @@ def calibrate(
     seed: int = 1,
     missing: float | None = None,
     prior: Callable[[Any], Any] | None = None,
+    mcmc: int = 0,
 ) -> dict[str, Any]:
     """Ranks, p-p curves and expected coverage of mock galaxies, of the flow's draws as they are and
     by importance weights.
@@ -84,11 +90,13 @@ def calibrate(
         missing: chance that a band is missing, if not that of the training.
         prior: ``prior(redshift)`` of the mocks and posteriors, if not that of the training; "flow"
             then is the flow carried to the coordinates of this prior, without its density.
+        mcmc: the first so many mocks are sampled by HMC as well.
 
     Returns:
-        For "flow" and "flow+is": `sbc_pvalue`, `pp_deviation` and `bias` (mean shift of the truth
-        in posterior widths) per parameter, `tarp_max_error`, `pp_max_deviation`, and the `ranks`;
-        of the weights the `khat`, `effective` numbers, and the share of galaxies `accepted`.
+        For "flow", "flow+is" and, where asked for, "hmc": `sbc_pvalue`, `pp_deviation` and `bias`
+        (mean shift of the truth in posterior widths) per parameter, `tarp_max_error`,
+        `pp_max_deviation`, and the `ranks`; of the weights the `khat`, `effective` numbers, and
+        the share of galaxies `accepted`.
     """
     simulator = simulator_of(flow, missing, prior)
     key_mocks, key_draws = jax.random.split(jax.random.key(seed))
@@ -118,12 +126,29 @@ def calibrate(
         lambda *a: np.concatenate(a)[:mocks], *parts
     )
     accepted = (outside == 0) & (khat < KHAT_BAR) & (effective >= ESS_BAR)
+    figures = {"flow": _figures(true, raw), "flow+is": _figures(true, exact, accepted)}
+    if mcmc:
+        few = np.arange(min(mcmc, mocks))
+        samples = infer.sample(jax.random.split(key_draws, few.size), take(problem, few))
+        figures["hmc"] = _figures(
+            {name: value[few] for name, value in true.items()},
+            {name: _thinned(value) for name, value in samples.theta._asdict().items()},
+            samples.diagnostics.passes(),
+        )
     return {
-        "flow": _figures(true, raw),
-        "flow+is": _figures(true, exact, accepted),
+        **figures,
         "khat": khat, "effective": effective, "outside": outside,
         "accepted": float(accepted.mean()), "draws": draws, "mocks": mocks,
     }  # fmt: skip
+
+
+def _thinned(draws: np.ndarray) -> np.ndarray:
+    """[galaxy, KEEP, ...] of draws [galaxy, chain, draw, ...], far enough apart to be independent;
+    of a known number [galaxy] copies."""
+    if draws.ndim == 1:
+        return np.repeat(draws[:, None], KEEP, axis=1)
+    flat = np.reshape(draws, (len(draws), -1, *draws.shape[3:]))
+    return flat[:, np.linspace(0, flat.shape[1] - 1, KEEP).round().astype(int)]
 
 
 def _figures(true: Any, draws: Any, rows: np.ndarray | None = None) -> dict[str, Any]:
@@ -173,7 +198,7 @@ def write(found: dict[str, Any], folder: Path) -> None:
             np.quantile(found["effective"] / found["draws"], quantile)
         )
     kept["khat_below_bar"] = float(np.mean(found["khat"] < KHAT_BAR))
-    for name in ("flow", "flow+is"):
+    for name in [n for n in KINDS if n in found]:
         figures = found[name]
         kept[name] = {k: v for k, v in figures.items() if k != "ranks"}
         picture = plots.rank_histograms(figures["ranks"], KEEP, p_values=figures["sbc_pvalue"])

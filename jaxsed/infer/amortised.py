@@ -91,10 +91,8 @@ class Amortised:
         make a posterior of: a new prior needs no new simulations.
         """
         own = jax.vmap(self._own_prior, (problem.axes,))(problem)
-        leaves, other = jax.tree.leaves(own), jax.tree.leaves(problem.prior)
-        same = jax.tree.structure(own) == jax.tree.structure(problem.prior) and all(
-            np.allclose(a, b) for a, b in zip(leaves, other, strict=True)
-        )
+        (leaves, form), (others, other_form) = map(_flat, (own, problem.prior))
+        same = form == other_form and all(map(np.allclose, leaves, others))
         return dataclasses.replace(self, another_prior=not same)
 
     def _own_prior(self, problem: Problem) -> Any:
@@ -130,12 +128,16 @@ class Amortised:
     def _moved(self, x: Array, problem: Problem) -> tuple[Array, Array]:
         """A draw in the coordinates of a problem with another prior, and ln of the Jacobian; minus
         infinity, which is an infinite density and no weight, outside that prior."""
-        own = problem.replace(prior=self._own_prior(problem))
+        own = dataclasses.replace(problem, prior=self._own_prior(problem))
         theta, u, *_ = own.evaluate(x)
         moved = problem.unconstrain(theta)
         same, v, *_ = problem.evaluate(moved)
         slope = params.log_slope(own.prior, theta, u) - params.log_slope(problem.prior, same, v)
         return moved, jnp.where(params.within(problem.prior, theta), slope, -jnp.inf)
+
+
+def _flat(prior: Any) -> tuple[list[Any], Any]:
+    return jax.tree.flatten(prior)
 
 
 def load(path: str | Path, prior: Callable[[Any], Any] | None = None) -> Amortised:

@@ -1,11 +1,11 @@
 """Train the shipped amortised posteriors.
 
-usage: python -m jaxsed.weights.make_flows sdss|sdss_photoz [--seconds S] [--blocks N] [--width N] [--seed K]
-                                                [--output FILE]
+usage: python -m jaxsed.weights.make_flows sdss|sdss_photoz [--seconds S] [--blocks N] [--width N]
+                                                            [--seed K] [--output FILE]
 
 `sdss`: the PROVABGS posterior of galaxies with SDSS ugriz magnitudes and a redshift up to 0.5, at
-an error floor of 5 %, with bands missing in a quarter of the cases; `sdss_photoz`: the same with the
-redshift unknown.  A checkpoint beside the output lets an interrupted training go on.
+an error floor of 5 %, with bands missing in a quarter of the cases; `sdss_photoz`: the same with
+the redshift unknown.  A checkpoint beside the output lets an interrupted training go on.
 """
 
 from __future__ import annotations
