@@ -8,6 +8,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# Before any test imports JAX: the suite compiles far longer than it computes, and this halves it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
 
 @pytest.fixture
 def shared_data() -> Path:
