@@ -30,6 +30,10 @@ FIRST_LOOK = 16_384
 BLOCK = 4096
 """Simulations per compiled call."""
 
+FAR = 500.0
+"""Nats below the base's density at its peak from which on a pair tells a training nothing more: a
+single one, far out in a tail, would otherwise outweigh all others."""
+
 NARROWEST = 1e-4
 """Coordinates are never magnified more than to this deviation."""
 
@@ -247,6 +251,7 @@ def train(
     width: int = 128,
     pairs: int = 200_000,
     settings: FitSettings | None = None,
+    begin: Amortised | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[Amortised, History]:
@@ -260,6 +265,8 @@ def train(
         width: hidden units of each layer.
         pairs: simulated galaxies per epoch.
         settings: of the training.
+        begin: a flow of the same bands and parameters to go on from, instead of `blocks` and
+            `width`.
         checkpoint: see `jaxsed.learn.fit`.
         progress: show a progress line.
 
@@ -274,13 +281,16 @@ def train(
     context = context.fitted(jax.tree.map(jnp.asarray, data), jnp.asarray(redshift))
     raw = np.swapaxes(np.asarray(context.raw(jax.tree.map(jnp.asarray, data))), 0, 1)
     within = support(raw, data.inverse_sigma > 0, np.asarray(redshift))
-    start: Any = flows.create(key_flow, x.shape[1], context.size, blocks=blocks, width=width)
-    # Robust: a few galaxies without any information have coordinates as wide as the prior.
-    low, middle, high = np.quantile(x, [0.16, 0.5, 0.84], axis=0)
-    start = start.replace(
-        x_shift=jnp.asarray(middle, float),
-        x_scale=jnp.asarray(np.maximum(0.5 * (high - low), NARROWEST), float),
-    )
+    if begin is not None:
+        context, start = begin.context, begin.flow
+    else:
+        start = flows.create(key_flow, x.shape[1], context.size, blocks=blocks, width=width)
+        # Robust: a few galaxies without any information have coordinates as wide as the prior.
+        low, middle, high = np.quantile(x, [0.16, 0.5, 0.84], axis=0)
+        start = dataclasses.replace(
+            start, x_shift=jnp.asarray(middle, float),
+            x_scale=jnp.asarray(np.maximum(0.5 * (high - low), NARROWEST), float),
+        )  # fmt: skip
 
     def look(x: Array, problem: Problem) -> dict[str, Array]:
         return {"x": x, "context": context(problem)}
@@ -290,8 +300,8 @@ def train(
 
     def loss(blocks: Any, batch: Any, key: Array) -> Array:
         del key
-        flow = start.replace(blocks=blocks)
-        return -jnp.mean(jax.vmap(flow.log_prob)(batch["x"], batch["context"]))
+        flow = dataclasses.replace(start, blocks=blocks)
+        return jnp.mean(jnp.minimum(-jax.vmap(flow.log_prob)(batch["x"], batch["context"]), FAR))
 
     weights, history = fit(
         key_fit, start.blocks, loss, data_of, settings=settings, checkpoint=checkpoint,
@@ -306,7 +316,12 @@ def train(
         text=f"{text}; {len(history.stage)} epochs of {pairs} galaxies",
     )  # fmt: skip
     return Amortised(
-        start.replace(blocks=weights), context, within, simulator.noise, record, simulator.prior
+        dataclasses.replace(start, blocks=weights),
+        context,
+        within,
+        simulator.noise,
+        record,
+        simulator.prior,
     ), history
 
 

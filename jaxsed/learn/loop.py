@@ -109,7 +109,7 @@ def fit(
         )
     first = None if fresh else jax.tree.map(jnp.asarray, first)
 
-    optimizer = make_optimizer(settings.optimizer)
+    optimizer = make_optimizer(settings.optimizer, settings.clip_norm)
     train_round = _compiled_round(loss, optimizer)
     evaluate = _compiled_evaluation(loss, validation, largest)
     best = _copy(model)

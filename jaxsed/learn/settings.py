@@ -18,11 +18,15 @@ _OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 }
 
 
-def make_optimizer(name: str) -> optax.GradientTransformation:
-    """The optimiser of this name, giving steps for a learning rate of one."""
+def make_optimizer(name: str, clip_norm: float | None = None) -> optax.GradientTransformation:
+    """The optimiser of this name, giving steps for a learning rate of one, after the gradient was
+    shortened to a norm of `clip_norm`."""
     if name not in _OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}: choose one of {sorted(_OPTIMIZERS)}")
-    return _OPTIMIZERS[name]()
+    optimizer = _OPTIMIZERS[name]()
+    if clip_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
 
 def constant_adam(rate: float) -> optax.GradientTransformation:
@@ -49,6 +53,7 @@ class FitSettings:
     epochs: int = 1000  # at most, per stage
     patience: int = 20  # epochs of a stage without improvement before it ends
     warmup: float = 0.02  # first fraction of a cosine, in which the rate rises from zero
+    clip_norm: float | None = None  # longest gradient, for losses with rare huge terms
     validation_fraction: float = 0.05
     validation_max: int = 50_000
     max_seconds: float | None = None
@@ -67,6 +72,8 @@ class FitSettings:
         for name in ("epochs", "patience", "validation_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"expected clip_norm > 0 or None, got {self.clip_norm}")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError(f"expected max_seconds > 0 or None, got {self.max_seconds}")
         n = len(self.learning_rates) if self.schedule == "staged" else 1

@@ -1,7 +1,8 @@
 """Train the shipped amortised posteriors.
 
 usage: python -m jaxsed.weights.make_flows sdss|sdss_photoz [--seconds S] [--blocks N] [--width N]
-                                                            [--seed K] [--output FILE]
+                                                            [--begin FILE] [--seed K]
+                                                            [--output FILE]
 
 `sdss`: the PROVABGS posterior of galaxies with SDSS ugriz magnitudes and a redshift up to 0.5, at
 an error floor of 5 %, with bands missing in a quarter of the cases; `sdss_photoz`: the same with
@@ -50,6 +51,7 @@ MAGNITUDES = (12.0, 20.5)
 
 ERROR_FLOOR = 0.05
 MISSING = 0.25
+CLIP_NORM = 5.0
 SEED = 2026
 PAIRS = 400_000
 """Galaxies per epoch, simulated afresh for each."""
@@ -78,18 +80,22 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--rate", type=float, default=1e-3, help="the first learning rate")
+    parser.add_argument("--begin", type=Path, default=None, help="a flow to go on from")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
     output = options.output or Path(__file__).with_name(f"flow_provabgs_{options.set}.h5")
     settings = FitSettings(
-        optimizer="adam", schedule="cosine", learning_rates=(1e-3, 1e-6), epochs=10_000,
+        optimizer="adam", schedule="cosine", learning_rates=(options.rate, 1e-6), epochs=10_000, clip_norm=CLIP_NORM,
         batch_size=options.batch, patience=10_000, max_seconds=options.seconds,
     )  # fmt: skip
     trained, history = amortised.train(
         jax.random.key(options.seed), sdss(free_redshift=options.set == "sdss_photoz"),
         text="SDSS ugriz of galaxies with spectra", blocks=options.blocks, width=options.width,
-        pairs=PAIRS, settings=settings, checkpoint=output.with_suffix(".checkpoint.h5"),
+        pairs=PAIRS, settings=settings,
+        begin=amortised.load(options.begin) if options.begin else None,
+        checkpoint=output.with_suffix(".checkpoint.h5"),
     )  # fmt: skip
     trained.save(output)
     print(f"{output}: validation loss {history.best_loss:.4f}, {history.stopped}")
