@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -299,6 +300,13 @@ def test_training_learns_the_posterior_and_a_file_keeps_it(tmp_path):
     assert loaded.record == trained.record
     same = jax.vmap(lambda k, p: loaded.sample(k, p, 200)[0], in_axes=(0, problem.axes))
     np.testing.assert_allclose(jax.jit(same)(keys, problem), draws, rtol=1e-5, atol=1e-6)
+
+    further, later = am.train(
+        jax.random.key(1), simulator(), pairs=16_384, begin=loaded, progress=False,
+        settings=dataclasses.replace(settings, epochs=1, clip_norm=1.0),
+    )  # fmt: skip
+    assert later.validation_loss[0] < history.validation_loss[0]
+    assert further.flow.orders == trained.flow.orders
 
     problem = problem_at(x[0] * 0, 0.05, 0.4)
     assert reasons(trained.outside(problem)) == "inside"

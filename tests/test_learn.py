@@ -224,6 +224,22 @@ def test_soap_turns_badly_scaled_problems():
     assert final(soap.scale_by_soap(every=5, refresh=1)) < 0.5 * final(make_optimizer("adam"))
 
 
+def test_clipped_gradients_forget_a_huge_one_soon():
+    """Adam remembers squares: one gradient of a million stops it for long, unless it is cut."""
+
+    def travelled(clip_norm):
+        transform = make_optimizer("adam", clip_norm)
+        w, total = jnp.zeros(3), 0.0
+        state = transform.init(w)
+        for gradient in (1.0, 1.0, 1e6, 1.0, 1.0, 1.0):
+            step, state = transform.update(jnp.full(3, gradient), state, w)
+            total += float(jnp.abs(step).sum())
+        return total
+
+    assert travelled(2.0) > 3 * 6 * 0.9
+    assert travelled(None) < 3 * 4
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -235,6 +251,7 @@ def test_soap_turns_badly_scaled_problems():
         ({"epochs": 0}, "epochs >= 1"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"max_seconds": 0.0}, "max_seconds"),
+        ({"clip_norm": 0.0}, "clip_norm"),
         ({"stage_ends": (0.5, 1.0)}, "3 increasing stage_ends"),
     ],
 )

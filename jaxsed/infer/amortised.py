@@ -31,8 +31,8 @@ BLOCK = 4096
 """Simulations per compiled call."""
 
 FAR = 500.0
-"""Nats below the base's density at its peak from which on a pair tells a training nothing more: a
-single one, far out in a tail, would otherwise outweigh all others."""
+"""-ln q from which on a pair tells a training nothing more: a single one, far out in a tail, would
+otherwise outweigh all others."""
 
 NARROWEST = 1e-4
 """Coordinates are never magnified more than to this deviation."""

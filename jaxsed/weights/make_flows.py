@@ -87,8 +87,9 @@ def main() -> None:
     options = parser.parse_args()
     output = options.output or Path(__file__).with_name(f"flow_provabgs_{options.set}.h5")
     settings = FitSettings(
-        optimizer="adam", schedule="cosine", learning_rates=(options.rate, 1e-6), epochs=10_000, clip_norm=CLIP_NORM,
+        optimizer="adam", schedule="cosine", learning_rates=(options.rate, 1e-6), epochs=10_000,
         batch_size=options.batch, patience=10_000, max_seconds=options.seconds,
+        clip_norm=CLIP_NORM,
     )  # fmt: skip
     trained, history = amortised.train(
         jax.random.key(options.seed), sdss(free_redshift=options.set == "sdss_photoz"),
