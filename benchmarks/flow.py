@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from exact_posteriors import active
 from rich.console import Console
 from rich.table import Table
 
@@ -154,13 +155,6 @@ def theirs(
     for n in BATCHES:
         out[f"step_{n}"] = seconds(lambda n=n: step(n), few)
     return out, sum(p.numel() for p in net.parameters())
-
-
-def active(net: Flow) -> int:
-    """Weights, less those that the masks leave out."""
-    blocks = net.blocks
-    masks = jax.tree.leaves(made.masked(jax.tree.map(lambda a: jnp.ones_like(a[0]), blocks)))
-    return net.blocks.bias.shape[0] * int(sum(float(m.sum()) for m in masks))
 
 
 def main() -> None:

@@ -18,24 +18,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from agreement import REFERENCE, compare, passing
 from astropy.table import Table
+from exact_posteriors import measure
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table as Printed
 from samplers import compiling
 
-from jaxsed.catalog import calibrate, flows
+from jaxsed.catalog import flows
 from jaxsed.catalog.config import Config, parse_config
 from jaxsed.catalog.results import Results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.cli import cores, prepare_process
-from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.flow_run import DRAWS, DRAWS_PER_CALL
-from jaxsed.infer.importance import weighted
-from jaxsed.infer.lanes import take
 
 BANDS = "ugriz"
 PRIOR = (0.002, 0.5)
@@ -67,24 +64,6 @@ def catalog(path: Path, n: int, output: Path) -> Table:
         table[band], table[f"{band}_error"] = columns[k], columns[5 + k]
     table.write(output, overwrite=True)
     return table
-
-
-def flow_only(flow: Amortised, n: int = 512) -> dict[str, float]:
-    """Core-seconds per galaxy of the first draws and their weights, on mocks."""
-    _, problem = calibrate.mocks_of(jax.random.key(0), calibrate.simulator_of(flow), n)
-    size = DRAWS_PER_CALL // DRAWS[0]
-    keys = jax.random.split(jax.random.key(1), size)
-    run = jax.jit(
-        jax.vmap(lambda k, p, f: weighted(k, p, f, DRAWS[0], 1200), (0, problem.axes, None))
-    )
-    blocks = [take(problem, np.arange(start, start + size)) for start in range(0, n, size)]
-    jax.block_until_ready(run(keys, blocks[0], flow))
-    times = []
-    for block in blocks:
-        start = time.perf_counter()
-        jax.block_until_ready(run(keys, block, flow))
-        times.append(time.perf_counter() - start)
-    return {"draws": DRAWS[0], "core_seconds_per_galaxy": float(np.median(times)) / size * cores()}
 
 
 def summary(results: Results) -> dict[str, Any]:
@@ -174,7 +153,11 @@ def main() -> None:
     given = config(options.flow, 'method = "auto"\n', photoz=options.photoz)
     names = tuple(f"sdss_{b}0" for b in BANDS)
     flow = flows.find_flow(given, names, free_redshift=options.photoz)
-    out: dict[str, Any] = {"cores": cores(), "flow": flow.record.text, "weights": flow_only(flow)}
+    out: dict[str, Any] = {
+        "cores": cores(),
+        "flow": flow.record.text,
+        "weights": measure(flow, 512, DRAWS[0], DRAWS_PER_CALL // DRAWS[0], 0),
+    }
     file = options.output / f"{kind}.h5"
     known = file.exists()
     start = time.perf_counter()
