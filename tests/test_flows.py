@@ -34,10 +34,13 @@ def config(bands=BANDS, more=""):
     return parse_config(TEXT + more + "".join(entries))
 
 
+def named(stem):
+    return next(path for path in flows.flow_files() if path.stem == stem)
+
+
 @pytest.fixture(scope="module")
 def shipped():
-    (path,) = flows.flow_files()
-    return amortised.load(path)
+    return amortised.load(named("flow_provabgs_sdss"))
 
 
 def test_the_shipped_flow_knows_subsets_of_its_bands(shipped):
@@ -62,22 +65,49 @@ def test_a_flow_that_does_not_fit_is_refused(tmp_path, shipped):
         flows.find_flow(bad, BANDS, free_redshift=False)
 
 
-@pytest.mark.slow
-def test_catalogue_by_flow_says_so_in_every_row(tmp_path, shipped):
-    # Galaxies as the flow's own, one far brighter and one with uncertainties that no survey has.
-    n = 12
+def mock_table(shipped, n, spoil):
+    """Galaxies as the flow's own; ``spoil(flux, error)`` changes some of them."""
     _, problem = calibrate.mocks_of(jax.random.key(3), calibrate.simulator_of(shipped, 0.0), n)
     sigma = 1 / np.asarray(problem.data.inverse_sigma)
     flux = np.asarray(problem.data.scaled) * sigma
     # The floor and the emulator's error are added again by the run.
     error = np.sqrt(np.maximum(sigma**2 - (0.051 * flux) ** 2, (0.002 * flux) ** 2))
-    flux[0] *= 1e4
-    error[1] = 3 * flux[1]
+    spoil(flux, error)
     table = Table({"id": np.arange(n), "redshift": np.asarray(problem.prior.redshift)})
     for k, band in enumerate(BANDS):
         table[band] = -2.5 * np.log10(np.maximum(flux[:, k], 1e-14))
         table[f"{band}_error"] = 1.0857 * error[:, k] / np.abs(flux[:, k])
-    table.write(tmp_path / "cat.ecsv")
+    return table
+
+
+@pytest.mark.slow
+def test_hostile_rows_end_in_a_flag_or_another_method(tmp_path, shipped):
+    def spoil(flux, error):
+        flux[0, 2] += 1e6 * error[0, 2]
+        error[1, 3] = 0.0
+        flux[2, 0] = np.nan
+        flux[3] = np.nan
+
+    mock_table(shipped, 6, spoil).write(tmp_path / "cat.ecsv")
+    out = fit_catalog(
+        config(more="retries = 0\nfallback = []\n"), tmp_path / "cat.ecsv", tmp_path / "run.h5", progress=False, seed=1
+    ).table
+    assert out["method"][0] != "flow+is"
+    assert "colour" in out["support"][0]
+    assert list(out["n_bands"][:4]) == [5, 4, 4, 0]
+    assert out["flag"][3] != 0
+    assert set(out["method"][4:]) == {"flow+is"}
+    bad = (out["rhat_max"] > 1.01) | (out["ess_bulk_min"] < 400)
+    assert np.all(out["flag"][np.asarray(bad)] != 0)
+
+
+@pytest.mark.slow
+def test_catalogue_by_flow_says_so_in_every_row(tmp_path, shipped):
+    def spoil(flux, error):  # far brighter, and uncertainties that no survey has
+        flux[0] *= 1e4
+        error[1] = 3 * flux[1]
+
+    mock_table(shipped, 12, spoil).write(tmp_path / "cat.ecsv")
     results = fit_catalog(
         config(), tmp_path / "cat.ecsv", tmp_path / "run.h5", progress=False, seed=1
     )
