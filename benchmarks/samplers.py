@@ -46,9 +46,10 @@ SETS = {
     "prospector20": (
         "prospector_mathews137",
         ("galex_FUV", "galex_NUV", "sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0",
-         "twomass_J", "twomass_H", "twomass_Ks", "wise_w1", "wise_w2", "wise_w3", "wise_w4",
+         "twomass_J", "twomass_H", "twomass_Ks", "wise_w1", "wise_w2", "spitzer_irac_ch3",
+         "spitzer_irac_ch4",
          "spitzer_mips_24", "herschel_pacs_70", "herschel_pacs_100", "herschel_pacs_160",
-         "herschel_spire_ps_250", "herschel_spire_ps_350"),
+         "herschel_spire_250", "herschel_spire_350"),
         (0.05, 0.3), 24.0,
     ),
 }  # fmt: skip
