@@ -27,9 +27,9 @@ from samplers import flops, matrix_rate
 from jaxsed.catalog import calibrate, flows
 from jaxsed.cli import cores, prepare_process
 from jaxsed.flow import Flow
-from jaxsed.infer import ESS_BAR, amortised
+from jaxsed.infer import ESS_BAR, amortised, chains
 from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.importance import KHAT_BAR, weighted
+from jaxsed.infer.importance import KHAT_BAR
 from jaxsed.infer.lanes import take
 from jaxsed.nets import made
 
@@ -48,17 +48,17 @@ def measure(flow: Amortised, galaxies: int, draws: int, batch: int, seed: int) -
     """Time and share accepted of batches of mocks."""
     batch = min(batch, galaxies)
     _, problem = calibrate.mocks_of(jax.random.key(seed), calibrate.simulator_of(flow), galaxies)
-    run = jax.jit(jax.vmap(lambda k, p, f: weighted(k, p, f, draws, KEPT), (0, problem.axes, None)))
     starts = range(0, galaxies - batch + 1, batch)
-    blocks = [jax.device_put(take(problem, np.arange(s, s + batch))) for s in starts]
-    keys = jax.random.split(jax.random.key(seed + 1), batch)
+    blocks = [chains.place_problem(take(problem, np.arange(s, s + batch))) for s in starts]
+    keys = chains.place(jax.random.split(jax.random.key(seed + 1), batch))
     begun = time.perf_counter()
-    jax.block_until_ready(run(keys, blocks[0], flow))
+    jax.block_until_ready(chains.weighted_batch(keys, blocks[0], flow, n=draws, keep=KEPT))
     compiled = time.perf_counter() - begun
     times, accepted = [], []
     for block in blocks:
         begun = time.perf_counter()
-        found = jax.block_until_ready(run(keys, block, flow))
+        found = chains.weighted_batch(keys, block, flow, n=draws, keep=KEPT)
+        jax.block_until_ready(found)
         times.append(time.perf_counter() - begun)
         good = (found.outside == 0) & (found.khat < KHAT_BAR) & (found.effective >= ESS_BAR)
         accepted.append(np.asarray(good).mean())
