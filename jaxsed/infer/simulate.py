@@ -17,7 +17,7 @@ from jaxsed.magnitudes import POGSON
 from jaxsed.problem import Problem
 
 NOISE_BINS = 12
-"""Nodes of a noise model."""
+"""Nodes of a noise model, unless there are too few galaxies for them."""
 
 
 @struct.dataclass
@@ -49,7 +49,12 @@ class NoiseModel:
         return flux * jnp.exp(mean + deviation * normal + fainter)
 
 
-def noise_model(flux: np.ndarray, error: np.ndarray, used: np.ndarray | None = None) -> NoiseModel:
+def noise_model(
+    flux: np.ndarray,
+    error: np.ndarray,
+    used: np.ndarray | None = None,
+    bins: int = NOISE_BINS,
+) -> NoiseModel:
     """Estimate a `NoiseModel` from a catalogue's fluxes and uncertainties [galaxy, band], maggies.
 
     Medians and robust deviations in bins with equal numbers of detections.
@@ -61,19 +66,17 @@ def noise_model(flux: np.ndarray, error: np.ndarray, used: np.ndarray | None = N
     nodes = []
     for band in range(flux.shape[1]):
         good = used[:, band] & (flux[:, band] > 0) & (error[:, band] > 0)
-        if good.sum() < 10 * NOISE_BINS:
-            raise ValueError(
-                f"band {band}: {good.sum()} detections; expected at least {10 * NOISE_BINS}"
-            )
+        if good.sum() < 10 * bins:
+            raise ValueError(f"band {band}: {good.sum()} detections; expected at least {10 * bins}")
         magnitude = -2.5 * np.log10(flux[good, band])
         ln_ratio = np.log(error[good, band] / flux[good, band])
         order = np.argsort(magnitude)
-        bins = np.array_split(order, NOISE_BINS)
-        where = [np.median(magnitude[b]) for b in bins]
-        middle = [np.median(ln_ratio[b]) for b in bins]
+        parts = np.array_split(order, bins)
+        where = [np.median(magnitude[part]) for part in parts]
+        middle = [np.median(ln_ratio[part]) for part in parts]
         # About the trend, which is steep within a bin of faint galaxies.
         rest = ln_ratio - np.interp(magnitude, where, middle)
-        low, high = ([np.quantile(rest[b], q) for b in bins] for q in (0.16, 0.84))
+        low, high = ([np.quantile(rest[part], q) for part in parts] for q in (0.16, 0.84))
         nodes.append((where, middle, 0.5 * np.subtract(high, low)))
     magnitude, mean, deviation = (
         jnp.asarray(np.array(part), float) for part in zip(*nodes, strict=True)

@@ -1,18 +1,18 @@
 """Train the shipped amortised posteriors.
 
-usage: python -m jaxsed.weights.make_flows sdss|sdss_photoz [--seconds S] [--blocks N] [--width N]
-                                                            [--begin FILE] [--seed K]
-                                                            [--output FILE]
+usage: python -m jaxsed.weights.make_flows sdss|sdss_photoz|goodss
+           [--seconds S] [--blocks N] [--width N] [--begin FILE] [--seed K] [--output FILE]
 
-`sdss`: the PROVABGS posterior of galaxies with SDSS ugriz magnitudes and a redshift up to 0.5, at
-an error floor of 5 %, with bands missing in a quarter of the cases; `sdss_photoz`: the same with
-the redshift unknown.  A checkpoint beside the output lets an interrupted training go on.
+Posteriors of PROVABGS at an error floor of 5 %: `sdss`: galaxies with SDSS ugriz magnitudes and a
+redshift up to 0.5; `sdss_photoz`: the same with the redshift unknown; `goodss`: 17 bands of CANDELS
+GOODS-S at redshifts 0.3 to 2.5.  A checkpoint beside the output lets an interrupted training go on.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,37 +45,115 @@ SDSS_NOISE = (
      (0.32, 0.26, 0.25, 0.26, 0.24, 0.25, 0.25, 0.26, 0.27, 0.29, 0.29, 0.26)),
 )  # fmt: skip
 
-REDSHIFT = (0.002, 0.5)
-MAGNITUDES = (12.0, 20.5)
-"""In the r band."""
+# The same of 186 galaxies of CANDELS GOODS-S at z about 1 (the sample of Pacifici et al. 2023), in
+# six bins per band, ordered as the bands of the emulator.
+GOODSS_NOISE = (
+    ((23.75, 24.50, 24.92, 25.33, 25.70, 27.19),
+     (-4.00, -3.44, -3.04, -2.72, -2.37, -0.85),
+     (0.30, 0.10, 0.10, 0.06, 0.08, 0.45)),
+    ((23.75, 24.52, 24.91, 25.35, 25.69, 27.41),
+     (-4.51, -4.10, -3.81, -3.54, -3.25, -1.82),
+     (0.18, 0.08, 0.08, 0.09, 0.11, 0.43)),
+    ((23.66, 24.38, 24.75, 25.17, 25.59, 26.54),
+     (-3.59, -3.18, -2.86, -2.60, -2.33, -1.32),
+     (0.42, 0.15, 0.19, 0.22, 0.26, 0.44)),
+    ((23.22, 23.90, 24.40, 24.69, 24.95, 25.58),
+     (-4.28, -3.85, -3.64, -3.46, -3.39, -2.87),
+     (0.34, 0.28, 0.35, 0.27, 0.36, 0.35)),
+    ((22.43, 23.12, 23.58, 23.91, 24.30, 24.64),
+     (-4.28, -3.90, -3.73, -3.52, -3.23, -3.12),
+     (0.22, 0.18, 0.21, 0.28, 0.24, 0.52)),
+    ((22.26, 22.94, 23.42, 23.81, 24.21, 24.52),
+     (-4.35, -4.10, -3.85, -3.77, -3.48, -3.03),
+     (0.38, 0.28, 0.26, 0.31, 0.39, 0.49)),
+    ((21.83, 22.51, 23.05, 23.44, 23.87, 24.16),
+     (-4.51, -4.22, -3.90, -3.79, -3.49, -3.31),
+     (0.19, 0.13, 0.23, 0.70, 0.22, 0.29)),
+    ((21.52, 21.99, 22.59, 23.09, 23.54, 24.08),
+     (-4.79, -4.59, -4.22, -4.05, -3.77, -3.41),
+     (0.15, 0.15, 0.16, 0.17, 0.13, 0.25)),
+    ((21.59, 22.61, 23.06, 23.38, 23.78, 24.09),
+     (-5.20, -4.28, -4.59, -4.35, -3.85, -3.92),
+     (0.20, 0.51, 0.70, 0.44, 0.56, 0.45)),
+    ((21.16, 22.04, 22.59, 23.05, 23.58, 23.95),
+     (-5.89, -5.20, -4.91, -4.69, -4.35, -4.05),
+     (0.18, 0.34, 0.33, 0.30, 0.35, 0.38)),
+    ((20.90, 21.70, 22.36, 22.90, 23.50, 23.85),
+     (-5.89, -5.20, -4.91, -4.59, -4.22, -3.90),
+     (0.28, 0.30, 0.35, 0.33, 0.34, 0.35)),
+    ((20.42, 21.24, 22.00, 22.69, 23.28, 23.73),
+     (-5.04, -4.28, -3.79, -3.12, -2.79, -2.24),
+     (0.36, 0.37, 0.29, 0.40, 0.25, 0.38)),
+    ((20.66, 21.65, 22.33, 22.88, 23.40, 23.73),
+     (-6.30, -5.60, -4.91, -4.51, -4.05, -3.77),
+     (0.59, 0.35, 0.23, 0.50, 0.29, 0.60)),
+    ((19.89, 20.71, 21.51, 22.23, 22.93, 23.48),
+     (-5.89, -5.20, -4.43, -3.85, -3.16, -2.66),
+     (0.30, 0.26, 0.27, 0.28, 0.20, 0.24)),
+    ((20.19, 20.94, 21.79, 22.53, 23.26, 23.71),
+     (-5.89, -5.20, -4.43, -3.85, -3.08, -2.61),
+     (0.25, 0.25, 0.16, 0.31, 0.13, 0.28)),
+    ((20.47, 21.28, 22.08, 22.70, 23.44, 24.19),
+     (-4.05, -3.28, -2.65, -2.00, -1.36, -0.70),
+     (0.27, 0.17, 0.16, 0.22, 0.17, 0.35)),
+    ((20.59, 21.42, 22.17, 22.99, 23.69, 24.49),
+     (-4.02, -3.09, -2.44, -1.76, -1.11, -0.48),
+     (0.31, 0.12, 0.18, 0.16, 0.15, 0.67)),
+)  # fmt: skip
 
 ERROR_FLOOR = 0.05
-MISSING = 0.25
 CLIP_NORM = 5.0
 SEED = 2026
 PAIRS = 400_000
 """Galaxies per epoch, simulated afresh for each."""
 
 
-def sdss(*, free_redshift: bool = False) -> Simulator:
-    """Galaxies as SDSS sees them, by the shipped emulator."""
-    emulator = load_emulator("provabgs_sdss")
-    tables = [jnp.asarray(np.array(part), float) for part in zip(*SDSS_NOISE, strict=True)]
-    sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
-    return Simulator(
-        forward=emulator, noise=NoiseModel(*tables), emulator_sigma=jnp.asarray(sigma, float),
-        redshift=jnp.array(REDSHIFT), magnitudes=jnp.array(MAGNITUDES),
-        prior=family("provabgs").prior, model="provabgs", emulator="provabgs_sdss",
-        bands=tuple(emulator.band_names),
-        anchor=emulator.band_names.index("sdss_r0"), error_floor=ERROR_FLOOR, missing=MISSING,
-        free_redshift=free_redshift,
-    )  # fmt: skip
+class Survey(NamedTuple):
+    """What is simulated."""
+
+    emulator: str
+    noise: tuple[Any, ...]
+    redshift: tuple[float, float]
+    anchor: str
+    magnitudes: tuple[float, float]
+    """In the band `anchor`."""
+    missing: float
+    text: str
+    free_redshift: bool = False
+
+    def simulator(self) -> Simulator:
+        """Galaxies as the survey sees them, by a shipped emulator of PROVABGS."""
+        emulator = load_emulator(self.emulator)
+        tables = [jnp.asarray(np.array(part), float) for part in zip(*self.noise, strict=True)]
+        sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
+        return Simulator(
+            forward=emulator, noise=NoiseModel(*tables), emulator_sigma=jnp.asarray(sigma, float),
+            redshift=jnp.array(self.redshift), magnitudes=jnp.array(self.magnitudes),
+            prior=family("provabgs").prior, model="provabgs", emulator=self.emulator,
+            bands=tuple(emulator.band_names), anchor=emulator.band_names.index(self.anchor),
+            error_floor=ERROR_FLOOR, missing=self.missing, free_redshift=self.free_redshift,
+        )  # fmt: skip
+
+
+SDSS = Survey(
+    emulator="provabgs_sdss", noise=SDSS_NOISE, redshift=(0.002, 0.5), anchor="sdss_r0",
+    magnitudes=(12.0, 20.5), missing=0.25, text="SDSS ugriz of galaxies with spectra",
+)  # fmt: skip
+SURVEYS = {
+    "sdss": SDSS,
+    "sdss_photoz": SDSS._replace(free_redshift=True, text="SDSS ugriz without a redshift"),
+    "goodss": Survey(
+        emulator="provabgs_goodss", noise=GOODSS_NOISE, redshift=(0.3, 2.5),
+        anchor="goodss_wfc3_f160w", magnitudes=(18.5, 25.0), missing=0.35,
+        text="CANDELS GOODS-S, 17 bands, of galaxies with redshifts",
+    ),
+}  # fmt: skip
 
 
 def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", choices=["sdss", "sdss_photoz"])
+    parser.add_argument("set", choices=list(SURVEYS))
     parser.add_argument("--seconds", type=float, default=500.0)
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--width", type=int, default=128)
@@ -85,6 +163,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
+    survey = SURVEYS[options.set]
     output = options.output or Path(__file__).with_name(f"flow_provabgs_{options.set}.h5")
     settings = FitSettings(
         optimizer="adam", schedule="cosine", learning_rates=(options.rate, 1e-6), epochs=10_000,
@@ -92,9 +171,8 @@ def main() -> None:
         clip_norm=CLIP_NORM,
     )  # fmt: skip
     trained, history = amortised.train(
-        jax.random.key(options.seed), sdss(free_redshift=options.set == "sdss_photoz"),
-        text="SDSS ugriz of galaxies with spectra", blocks=options.blocks, width=options.width,
-        pairs=PAIRS, settings=settings,
+        jax.random.key(options.seed), survey.simulator(), text=survey.text,
+        blocks=options.blocks, width=options.width, pairs=PAIRS, settings=settings,
         begin=amortised.load(options.begin) if options.begin else None,
         checkpoint=output.with_suffix(".checkpoint.h5"),
     )  # fmt: skip
