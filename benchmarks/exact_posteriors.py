@@ -29,7 +29,7 @@ from jaxsed.cli import cores, prepare_process
 from jaxsed.flow import Flow
 from jaxsed.infer import ESS_BAR, amortised, chains
 from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.importance import KHAT_BAR
+from jaxsed.infer.amortised.importance import KHAT_BAR
 from jaxsed.infer.lanes import take
 from jaxsed.nets import made
 

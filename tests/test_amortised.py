@@ -14,10 +14,10 @@ from flax import struct
 
 from jaxsed import flow, infer
 from jaxsed.infer import amortised as am
-from jaxsed.infer.context import photometric_context
-from jaxsed.infer.importance import KHAT_BAR, weighted
-from jaxsed.infer.simulate import NoiseModel, Simulator, noise_model
-from jaxsed.infer.support import Support, reasons
+from jaxsed.infer.amortised.context import photometric_context
+from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
+from jaxsed.infer.amortised.simulator import NoiseModel, Simulator, noise_model
+from jaxsed.infer.amortised.support import Support, reasons
 from jaxsed.learn import FitSettings
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem

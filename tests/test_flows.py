@@ -90,7 +90,11 @@ def test_hostile_rows_end_in_a_flag_or_another_method(tmp_path, shipped):
 
     mock_table(shipped, 6, spoil).write(tmp_path / "cat.ecsv")
     out = fit_catalog(
-        config(more="retries = 0\nfallback = []\n"), tmp_path / "cat.ecsv", tmp_path / "run.h5", progress=False, seed=1
+        config(more="retries = 0\nfallback = []\n"),
+        tmp_path / "cat.ecsv",
+        tmp_path / "run.h5",
+        progress=False,
+        seed=1,
     ).table
     assert out["method"][0] != "flow+is"
     assert "colour" in out["support"][0]

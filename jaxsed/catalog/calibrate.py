@@ -16,10 +16,10 @@ from jaxsed import checks, infer
 from jaxsed.emulators import load_emulator
 from jaxsed.infer import amortised as am
 from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.importance import KHAT_BAR, weighted
+from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
+from jaxsed.infer.amortised.simulator import Simulator
 from jaxsed.infer.lanes import take
 from jaxsed.infer.samples import ESS_BAR
-from jaxsed.infer.simulate import Simulator
 from jaxsed.likelihood import Photometry
 from jaxsed.problem import Problem
 

@@ -12,10 +12,10 @@ import numpy as np
 from jax import Array
 
 from jaxsed.infer import chains as mc
+from jaxsed.infer.amortised.support import reasons
 from jaxsed.infer.lanes import few_sizes, take
 from jaxsed.infer.samples import Diagnostics, Samples, convergence
 from jaxsed.infer.settings import SEGMENT, Settings
-from jaxsed.infer.support import reasons
 from jaxsed.infer.whole import Whole
 from jaxsed.problem import Problem
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxsed import small
 from jaxsed.infer import kernels, mixture
 from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.importance import weighted
+from jaxsed.infer.amortised.importance import weighted
 from jaxsed.infer.kernels import Kernel
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.mixture import Mixture

@@ -12,8 +12,8 @@ import numpy as np
 from jaxsed.infer import chains as mc
 from jaxsed.infer import mixture
 from jaxsed.infer.amortised import Amortised
+from jaxsed.infer.amortised.importance import KHAT_BAR
 from jaxsed.infer.book import Book
-from jaxsed.infer.importance import KHAT_BAR
 from jaxsed.infer.lane_run import Report
 from jaxsed.infer.lanes import padded, take
 from jaxsed.infer.samples import ESS_BAR

@@ -34,5 +34,5 @@ class Whole(NamedTuple):
     importance_ess: Value = math.nan
     """Effective number of the weights."""
     outside: Value = -1
-    """Bits of `jaxsed.infer.support.REASONS`, by which a flow does not know such galaxies; -1 if
-    none was asked."""
+    """Bits of `jaxsed.infer.amortised.support.REASONS`, by which a flow does not know such
+    galaxies; -1 if none was asked."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxsed.emulators import load_emulator
 from jaxsed.infer import amortised
-from jaxsed.infer.simulate import NoiseModel, Simulator
+from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
 from jaxsed.learn import FitSettings
 from jaxsed.sps.models import family
 

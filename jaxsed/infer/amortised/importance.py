@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from blackjax.diagnostics import psis_weights
 from jax import Array
 
-from jaxsed.infer.amortised import Amortised
+from jaxsed.infer.amortised.posterior import Amortised
 from jaxsed.problem import Problem
 
 KHAT_BAR = 0.7

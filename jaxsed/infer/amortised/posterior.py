@@ -16,9 +16,9 @@ from jax import Array
 from jaxsed import files, params
 from jaxsed import flow as flows
 from jaxsed.flow import Flow
-from jaxsed.infer.context import PhotometricContext, photometric_context
-from jaxsed.infer.simulate import NoiseModel, Simulator
-from jaxsed.infer.support import REASONS, Support, support, wider
+from jaxsed.infer.amortised.context import PhotometricContext, photometric_context
+from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
+from jaxsed.infer.amortised.support import REASONS, Support, support, wider
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets.made import Made
 from jaxsed.problem import Problem
@@ -105,7 +105,7 @@ class Amortised:
         return self.prior(problem.prior.redshift)
 
     def outside(self, problem: Problem) -> Array:
-        """Bits of `jaxsed.infer.support.REASONS` for one galaxy; zero is inside."""
+        """Bits of `jaxsed.infer.amortised.support.REASONS` for one galaxy; zero is inside."""
         bits = self.support(problem, *self.context.look(problem))
         if self.another_prior:
             bits = bits + 2 ** REASONS.index("prior") * wider(
