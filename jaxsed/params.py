@@ -354,19 +354,23 @@ def within(prior: Theta, theta: Theta) -> Array:
 def draw(prior: Theta, u: Array) -> Theta:
     """A draw from a prior: each parameter's own quantiles at Phi(u), for normals u [dimension].
 
-    What coordinates sampling uses does not matter.
-
-    Raises ValueError for a prior that depends on other parameters.
+    What coordinates sampling uses does not matter.  Priors that depend on other parameters are drawn
+    after all that do not, in the order of the fields.
     """
-    plain = {}
+    plain, later = {}, {}
     for name, leaf in prior._asdict().items():
         if isinstance(leaf, Recoordinated):
-            if leaf.given is not None:
-                raise ValueError(
-                    f"the prior of {name} depends on other parameters: draw those first"
-                )
             plain[name] = leaf.prior if leaf.prior is not None else leaf.base
-    return constrain(prior._replace(**plain), u)[0]
+            if leaf.given is not None:
+                later[name] = leaf.given
+    theta = constrain(prior._replace(**plain), u)[0]
+    for name, given in later.items():
+        index = prior._fields.index(name)
+        start, width = sum(widths(prior)[:index]), widths(prior)[index]
+        part, leaf = u[start : start + width], given(theta)
+        value = from_normal(leaf, part if leaf.event_shape else part[0])[0]
+        theta = theta._replace(**{name: value})
+    return theta
 
 
 def _shift(leaf: Any) -> Callable[[Any], Array] | None:

@@ -155,6 +155,15 @@ def test_prior_that_follows_another_parameter():
     expected = stats.truncnorm(-1.3 / 0.4, 0.7 / 0.4, loc=0.3, scale=0.4).cdf
     assert _weighted_distance(b[near], weight[near] / weight[near].sum(), expected) < 0.02
 
+    # Draws: b about its own mean is what the width says, whatever a is.
+    u = jax.random.normal(jax.random.key(0), (4000, 2))
+    drawn = jax.jit(jax.vmap(lambda u: params.draw(prior, u)))(u)
+    a, b = np.asarray(drawn.a, float), np.asarray(drawn.b, float)
+    low, high = ((end - 0.5 * a) / 0.4 for end in (-1.0, 1.0))
+    assert stats.kstest(a, stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    quantile = stats.truncnorm.cdf(b, low, high, loc=0.5 * a, scale=0.4)
+    assert stats.kstest(quantile, "uniform").pvalue > 1e-3
+
 
 PRIORS = {
     "provabgs": provabgs.prior(dist.Uniform(0.01, 4.0)),
