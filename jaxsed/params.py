@@ -354,7 +354,7 @@ def within(prior: Theta, theta: Theta) -> Array:
 def draw(prior: Theta, u: Array) -> Theta:
     """A draw from a prior: each parameter's own quantiles at Phi(u), for normals u [dimension].
 
-    What coordinates sampling uses does not matter.  Priors that depend on other parameters are drawn
+    What coordinates sampling uses does not matter.  Priors that depend on other parameters come
     after all that do not, in the order of the fields.
     """
     plain, later = {}, {}
