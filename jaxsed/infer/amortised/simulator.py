@@ -12,6 +12,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.infer.amortised.trend import trend
 from jaxsed.likelihood import MAG_TO_RELATIVE, Photometry
 from jaxsed.magnitudes import POGSON
 from jaxsed.problem import Problem
@@ -69,15 +70,7 @@ def noise_model(
         if good.sum() < 10 * bins:
             raise ValueError(f"band {band}: {good.sum()} detections; expected at least {10 * bins}")
         magnitude = -2.5 * np.log10(flux[good, band])
-        ln_ratio = np.log(error[good, band] / flux[good, band])
-        order = np.argsort(magnitude)
-        parts = np.array_split(order, bins)
-        where = [np.median(magnitude[part]) for part in parts]
-        middle = [np.median(ln_ratio[part]) for part in parts]
-        # About the trend, which is steep within a bin of faint galaxies.
-        rest = ln_ratio - np.interp(magnitude, where, middle)
-        low, high = ([np.quantile(rest[part], q) for part in parts] for q in (0.16, 0.84))
-        nodes.append((where, middle, 0.5 * np.subtract(high, low)))
+        nodes.append(trend(magnitude, np.log(error[good, band] / flux[good, band]), bins))
     magnitude, mean, deviation = (
         jnp.asarray(np.array(part), float) for part in zip(*nodes, strict=True)
     )

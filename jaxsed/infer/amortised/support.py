@@ -17,6 +17,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.infer.amortised.trend import trend
 from jaxsed.problem import Problem
 
 TAIL = 0.001
@@ -105,11 +106,7 @@ def support(raw: np.ndarray, at: np.ndarray, redshift: np.ndarray) -> Support:
     magnitude, mean, spread, bright = [], [], [], []
     for band in range(raw.shape[2]):
         m, s = raw[at[:, band], :, band].T
-        bins = np.array_split(np.argsort(m), NODES)
-        where = np.array([np.median(m[b]) for b in bins])
-        middle = np.array([np.median(s[b]) for b in bins])
-        rest = s - np.interp(m, where, middle)
-        wide = [0.5 * np.ptp(np.quantile(rest[b], [0.16, 0.84])) for b in bins]
+        where, middle, wide = trend(m, s, NODES)
         magnitude.append(where)
         mean.append(middle)
         spread.append(np.maximum(wide, 1e-3))
