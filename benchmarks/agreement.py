@@ -26,6 +26,7 @@ from astropy.table import Table
 from rich.console import Console
 from rich.table import Table as Printed
 
+from jaxsed import infer
 from jaxsed.catalog.config import load_config
 from jaxsed.catalog.results import Results
 from jaxsed.catalog.run import fit_catalog
@@ -55,9 +56,9 @@ def medians_and_widths(results: Results) -> tuple[np.ndarray, np.ndarray]:
 def passing(results: Results) -> np.ndarray:
     """[galaxy] whether the bar was met."""
     return (
-        (results.diagnostic("rhat_max") < 1.01)
-        & (results.diagnostic("ess_bulk_min") >= 400)
-        & (results.diagnostic("ess_tail_min") >= 400)
+        (results.diagnostic("rhat_max") < infer.RHAT_BAR)
+        & (results.diagnostic("ess_bulk_min") >= infer.ESS_BAR)
+        & (results.diagnostic("ess_tail_min") >= infer.ESS_BAR)
     )
 
 
