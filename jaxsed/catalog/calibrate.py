@@ -15,8 +15,9 @@ from jax import Array
 from jaxsed import checks, infer
 from jaxsed.emulators import load_emulator
 from jaxsed.infer import amortised as am
+from jaxsed.infer import chains
 from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
+from jaxsed.infer.amortised.importance import KHAT_BAR
 from jaxsed.infer.amortised.simulator import Simulator
 from jaxsed.infer.lanes import take
 from jaxsed.infer.samples import ESS_BAR
@@ -104,23 +105,21 @@ def calibrate(
     flow = flow.suited(problem)
 
     @jax.jit
-    def block(keys: Array, truth: Array, problem: Problem) -> Any:
-        def one(key: Array, truth: Array, problem: Problem) -> Any:
+    def thetas(keys: Array, truth: Array, x: Array, problem: Problem) -> Any:
+        def one(key: Array, truth: Array, x: Array, problem: Problem) -> Any:
             raw, _ = flow.sample(key, problem, KEEP)
-            found = weighted(jax.random.fold_in(key, 1), problem, flow, draws, KEEP)
-            theta = [jax.vmap(problem.constrain)(x)._asdict() for x in (truth[None], raw, found.x)]
-            return theta, found.khat, found.effective, found.outside
+            return [jax.vmap(problem.constrain)(x)._asdict() for x in (truth[None], raw, x)]
 
-        return jax.vmap(one, (0, 0, problem.axes))(keys, truth, problem)
+        return jax.vmap(one, (0, 0, 0, problem.axes))(keys, truth, x, problem)
 
     parts = []
     for start in range(0, mocks, BLOCK):
         rows = np.minimum(np.arange(start, start + BLOCK), mocks - 1)
-        prior, data = jax.tree.map(
-            lambda a, r=rows: jnp.asarray(a)[r], (problem.prior, problem.data)
-        )
-        keys = jax.random.split(jax.random.fold_in(key_draws, start), BLOCK)
-        out = block(keys, jnp.asarray(truth[rows]), Problem(prior, problem.forward, data))
+        some = chains.place_problem(take(problem, rows))
+        keys = jax.random.split(jax.random.fold_in(key_draws, start), (2, BLOCK))
+        found = chains.weighted_batch(chains.place(keys[0]), some, flow, n=draws, keep=KEEP)
+        theta = thetas(keys[1], jnp.asarray(truth[rows]), found.x, some)
+        out = (theta, found.khat, found.effective, found.outside)
         parts.append(jax.tree.map(np.asarray, out))
     (true, raw, exact), khat, effective, outside = jax.tree.map(
         lambda *a: np.concatenate(a)[:mocks], *parts
