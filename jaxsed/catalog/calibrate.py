@@ -154,7 +154,9 @@ def _figures(true: Any, draws: Any, rows: np.ndarray | None = None) -> dict[str,
     """Figures of one set of draws; over some galaxies only, which may bias them."""
     rows = np.ones(len(next(iter(true.values()))), bool) if rows is None else rows
     names, truths, all_draws = [], [], []
-    for (name, value), (_, drawn) in zip(_named(true), _named(draws), strict=True):
+    found = dict(_named(draws))
+    for name, value in _named(true):
+        drawn = found[name]
         if np.ptp(drawn) > 0 and np.ptp(drawn, axis=1).max() > 0:
             names.append(name)
             truths.append(value[rows, 0])
