@@ -281,6 +281,42 @@ def rank_pvalue(ranks: ArrayLike, n_draws: int, bins: int = 20) -> float:
     return float(chi2.sf(np.sum((found - expected) ** 2 / expected), bins - 1))
 
 
+def local_pvalue(ranks: ArrayLike, n_draws: int, features: ArrayLike) -> float:
+    """Probability that ranks which do not depend on the data seem to depend on it as much as these.
+
+    Ranks of all galaxies together are uniform also where some posteriors are too low and others too
+    high, or some too wide and others too narrow.  Here the rank, and its distance from the middle,
+    are regressed on what is known of each galaxy; without a dependence the number of galaxies times
+    the explained share of the variance follows chi-squared (Lagrange multipliers).
+
+    Args:
+        ranks: [galaxy] from `rank_statistics`.
+        n_draws: draws that each was ranked among.
+        features: [galaxy, feature] of the data; constant ones do not count.
+
+    Raises ValueError for shapes that do not fit, or fewer than 10 galaxies per feature.
+    """
+    from scipy.stats import chi2
+
+    quantile = (np.asarray(ranks, float) + 0.5) / (n_draws + 1) - 0.5
+    x = np.asarray(features, float)
+    if x.ndim != 2 or quantile.shape != x.shape[:1]:
+        raise ValueError(
+            f"expected ranks [galaxy] and features [galaxy, feature], got {quantile.shape} and "
+            f"{x.shape}"
+        )
+    x = x[:, x.std(axis=0) > 0]
+    n, k = x.shape
+    if n < 10 * k:
+        raise ValueError(f"expected at least {10 * k} galaxies for {k} features, got {n}")
+    basis, scale, _ = np.linalg.svd((x - x.mean(axis=0)) / x.std(axis=0), full_matrices=False)
+    basis = basis[:, scale > 1e-8 * scale.max()]
+    y = np.stack([quantile, quantile**2], axis=1)
+    y = (y - y.mean(axis=0)) / y.std(axis=0)
+    explained = np.sum((basis.T @ y) ** 2)
+    return float(chi2.sf(explained, 2 * basis.shape[1]))
+
+
 def pp_deviation(ranks: ArrayLike, n_draws: int) -> float:
     """Largest distance of the p-p curve from the diagonal, for ranks from `rank_statistics`.
 

@@ -9,7 +9,14 @@ from plot_data import make_emulator
 from scipy.stats import kstest
 
 from jaxsed import checks, cosmology
-from jaxsed.checks import Check, expected_coverage, pp_deviation, rank_pvalue, rank_statistics
+from jaxsed.checks import (
+    Check,
+    expected_coverage,
+    local_pvalue,
+    pp_deviation,
+    rank_pvalue,
+    rank_statistics,
+)
 
 
 def test_self_check_passes_and_names_what_it_found():
@@ -131,6 +138,25 @@ def test_rank_counts_draws_below():
 def test_refuses(ask, words):
     with pytest.raises(ValueError, match=words):
         ask()
+
+
+def test_ranks_that_depend_on_the_data_are_found():
+    truth, draws = toy(1.0, n=3000)
+    rng = np.random.default_rng(1)
+    features = np.stack([rng.normal(size=3000), rng.normal(size=3000), np.ones(3000)], axis=1)
+    assert local_pvalue(rank_statistics(truth, draws), 99, features) > 0.01
+    # Too high for some and too low for others; too wide and too narrow: alike all together.
+    side = np.sign(features[:, :1])
+    middle = draws.mean(axis=1, keepdims=True)
+    for wrong in (draws + 0.15 * side, middle + (draws - middle) * (1 + 0.2 * side)):
+        ranks = rank_statistics(truth, wrong)
+        assert local_pvalue(ranks, 99, features) < 1e-4
+    values = [
+        local_pvalue(rng.integers(0, 100, 500), 99, rng.normal(size=(500, 8))) for _ in range(200)
+    ]
+    assert kstest(values, "uniform").pvalue > 0.01
+    with pytest.raises(ValueError, match="at least 20 galaxies"):
+        local_pvalue([1, 2], 99, features[:2])
 
 
 def correlated(scale=1.0, n=2000, seed=0):

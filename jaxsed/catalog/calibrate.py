@@ -94,10 +94,10 @@ def calibrate(
         mcmc: the first so many mocks are sampled by HMC as well.
 
     Returns:
-        For "flow", "flow+is" and, where asked for, "hmc": `sbc_pvalue`, `pp_deviation` and `bias`
-        (mean shift of the truth in posterior widths) per parameter, `tarp_max_error`,
-        `pp_max_deviation`, and the `ranks`; of the weights the `khat`, `effective` numbers, and
-        the share of galaxies `accepted`.
+        For "flow", "flow+is" and, where asked for, "hmc": `sbc_pvalue`, `pp_deviation`,
+        `local_pvalue` (whether ranks depend on the data) and `bias` (mean shift of the truth in
+        posterior widths) per parameter, `tarp_max_error`, `pp_max_deviation`, and the `ranks`; of
+        the weights the `khat`, `effective` numbers, and the share of galaxies `accepted`.
     """
     simulator = simulator_of(flow, missing, prior)
     key_mocks, key_draws = jax.random.split(jax.random.key(seed))
@@ -125,13 +125,18 @@ def calibrate(
         lambda *a: np.concatenate(a)[:mocks], *parts
     )
     accepted = (outside == 0) & (khat < KHAT_BAR) & (effective >= ESS_BAR)
-    figures = {"flow": _figures(true, raw), "flow+is": _figures(true, exact, accepted)}
+    features = np.asarray(jax.jit(jax.vmap(flow.context, (problem.axes,)))(problem))
+    figures = {
+        "flow": _figures(true, raw, features),
+        "flow+is": _figures(true, exact, features, accepted),
+    }
     if mcmc:
         few = np.arange(min(mcmc, mocks))
         samples = infer.sample(jax.random.split(key_draws, few.size), take(problem, few))
         figures["hmc"] = _figures(
             {name: value[few] for name, value in true.items()},
             {name: _thinned(value) for name, value in samples.theta._asdict().items()},
+            features[few],
             samples.diagnostics.passes(),
         )
     return {
@@ -150,7 +155,9 @@ def _thinned(draws: np.ndarray) -> np.ndarray:
     return flat[:, np.linspace(0, flat.shape[1] - 1, KEEP).round().astype(int)]
 
 
-def _figures(true: Any, draws: Any, rows: np.ndarray | None = None) -> dict[str, Any]:
+def _figures(
+    true: Any, draws: Any, features: np.ndarray, rows: np.ndarray | None = None
+) -> dict[str, Any]:
     """Figures of one set of draws; over some galaxies only, which may bias them."""
     rows = np.ones(len(next(iter(true.values()))), bool) if rows is None else rows
     names, truths, all_draws = [], [], []
@@ -162,12 +169,15 @@ def _figures(true: Any, draws: Any, rows: np.ndarray | None = None) -> dict[str,
             truths.append(value[rows, 0])
             all_draws.append(drawn[rows])
     out: dict[str, Any] = {"galaxies": int(rows.sum()), "ranks": {}}
-    out |= {"sbc_pvalue": {}, "pp_deviation": {}, "bias": {}}
+    out |= {"sbc_pvalue": {}, "pp_deviation": {}, "bias": {}, "local_pvalue": {}}
+    enough = rows.sum() >= 10 * features.shape[1]
     for name, value, drawn in zip(names, truths, all_draws, strict=True):
         ranks = checks.rank_statistics(value, drawn)
         out["ranks"][name] = ranks
         out["sbc_pvalue"][name] = checks.rank_pvalue(ranks, drawn.shape[1])
         out["pp_deviation"][name] = checks.pp_deviation(ranks, drawn.shape[1])
+        if enough:
+            out["local_pvalue"][name] = checks.local_pvalue(ranks, drawn.shape[1], features[rows])
         width = np.maximum(drawn.std(axis=1), 1e-12)
         out["bias"][name] = float(np.median((drawn.mean(axis=1) - value) / width))
     level, coverage = checks.expected_coverage(np.stack(truths, 1), np.stack(all_draws, 2))

@@ -227,9 +227,14 @@ class SamplerConfig:
     chains: int = _key(_whole(2, 64), 4)
     max_tree_depth: int = _key(_whole(2, 15), 6)
     target_accept: float = _key(_between(0.5, 0.99), 0.8)
-    batch: int = _key(_whole(1, 1_000_000), 512)  # galaxies per chunk
+    batch: int = _key(_whole(0, 1_000_000), 0)  # galaxies per chunk; 0: see `chunk`
     lanes: int = _key(_whole(1, 1_000_000), 256)  # of them, how many are advanced together
     retries: int = _key(_whole(0, 10), 4)  # longer runs of what did not converge
+
+    @property
+    def chunk(self) -> int:
+        """Galaxies per chunk.  With a flow they are many, as few of them are left to sample."""
+        return self.batch or (2048 if self.method == "auto" else 512)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,9 +212,9 @@ def _fit_chunks(
     seed: int,
     progress: bool,
 ) -> None:
-    """Fit the rows that can be fitted, `batch` at a time, leaving out chunks already kept."""
+    """Fit the rows that can be fitted, a chunk at a time, leaving out chunks already kept."""
     rows = np.flatnonzero((observations.flag & int(NOT_FITTED)) == 0)
-    size = config.sampler.batch
+    size = config.sampler.chunk
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     with _progress(len(rows), progress) as advance:
         for number, chunk in enumerate(chunks):

@@ -22,12 +22,18 @@ SHRINK = 4
 """Lanes become fewer by this factor at a time: every size is compiled anew."""
 
 
+SMALL = (1, 4, 12, 24)
+"""Sizes of small batches, for which compiling costs more than lanes that idle."""
+
+
 def padded(n: int) -> int:
-    """The next power of two, or three quarters of one, on every device."""
+    """The next power of two, or three quarters of one, on every device; one of few small ones."""
     devices = mc.device_count()
     per_device = -(-n // devices)
+    if per_device <= SMALL[-1]:
+        return devices * next(size for size in SMALL if size >= per_device)
     power = 1 << (per_device - 1).bit_length()
-    size = power * 3 // 4 if power >= 4 and per_device <= power * 3 // 4 else power
+    size = power * 3 // 4 if per_device <= power * 3 // 4 else power
     return size * devices
 
 
