@@ -22,7 +22,8 @@ from jaxsed.infer.whole import Whole
 DRAWS = (2048, 16384)
 """Draws of the flow: first, and for galaxies of which too few count."""
 
-DRAWS_PER_CALL = 131_072
+DRAWS_PER_CALL = 262_144
+"""Of the first draws, as many galaxies as their diagnostics take without padding."""
 
 WORTH_MORE = 0.6
 """More draws are tried where they would bring the effective number this close to the bar."""
