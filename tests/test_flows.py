@@ -34,13 +34,9 @@ def config(bands=BANDS, more=""):
     return parse_config(TEXT + more + "".join(entries))
 
 
-def named(stem):
-    return next(path for path in flows.flow_files() if path.stem == stem)
-
-
 @pytest.fixture(scope="module")
 def shipped():
-    return amortised.load(named("flow_provabgs_sdss"))
+    return amortised.load(flows.shipped_flow("provabgs_sdss"))
 
 
 def test_the_shipped_flow_knows_subsets_of_its_bands(shipped):
@@ -49,7 +45,10 @@ def test_the_shipped_flow_knows_subsets_of_its_bands(shipped):
     few = flows.find_flow(config(BANDS[1:4]), BANDS[1:4], free_redshift=False)
     assert few.context.bands == (1, 2, 3)
     assert flows.find_flow(config(), ("twomass_J",), free_redshift=False) is None
-    assert flows.find_flow(config(), BANDS, free_redshift=True) is None
+    without = flows.find_flow(config(), BANDS, free_redshift=True)
+    assert without.record.parameters.count("redshift") == 1
+    with pytest.raises(ValueError, match="provabgs_goodss, provabgs_sdss"):
+        flows.shipped_flow("euclid")
 
 
 def test_a_flow_that_does_not_fit_is_refused(tmp_path, shipped):

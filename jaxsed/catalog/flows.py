@@ -19,6 +19,17 @@ def flow_files() -> list[Path]:
     return sorted(Path(str(resources.files("jaxsed.weights"))).glob(f"{PREFIX}*.h5"))
 
 
+def shipped_flow(name: str) -> Path:
+    """The file of a flow that comes with the package, by the name after ``flow_``.
+
+    Raises ValueError listing those there are.
+    """
+    known = {path.stem.removeprefix(PREFIX): path for path in flow_files()}
+    if name not in known:
+        raise ValueError(f"no flow {name!r}: there are {', '.join(known)}")
+    return known[name]
+
+
 def find_flow(config: Config, bands: Sequence[str], *, free_redshift: bool) -> Amortised | None:
     """The flow that is configured, or a shipped one of this model that knows all the bands.
 
