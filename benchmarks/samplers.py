@@ -246,7 +246,7 @@ def bar(chains: np.ndarray) -> tuple[bool, float, float]:
 
 def ensemble_peer(name: str, peer: Peer, limit: float) -> tuple[bool, float, float]:
     """zeus or emcee in blocks of 500 iterations, the first half thrown away at every look."""
-    walkers = WALKERS[name]
+    walkers = max(WALKERS[name], 2 * peer.dimension + 2)
     if name == "zeus":
         import zeus
 
