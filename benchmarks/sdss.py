@@ -128,7 +128,7 @@ def photometric(results: Results, true: np.ndarray) -> tuple[dict[str, Any], Fig
     left.set_ylabel("median photometric redshift")
     right.hist(pit[good], 20, range=(0, 1), histtype="step")
     right.axhline(good.sum() / 20, color="k", lw=0.8)
-    right.set_xlabel("share of the posterior below the spectroscopic redshift")
+    right.set_xlabel("posterior below the spectroscopic redshift")
     right.set_ylabel("galaxies")
     return out, figure
 
