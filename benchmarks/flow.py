@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,24 +27,13 @@ from rich.table import Table
 
 from jaxsed import flow as flows
 from jaxsed.cli import cores, prepare_process
+from jaxsed.emulators.speed import median_seconds
 from jaxsed.flow import Flow
 from jaxsed.nets import made
 
 GALAXIES, DRAWS_EACH = 64, 1000
 MANY = 10_000
 BATCHES = (50, 1000)
-
-
-def seconds(work: Callable[[], Any], repeats: int, *, warm: bool = True) -> float:
-    """Median of repeats; a first call, which may compile, is not among them."""
-    if warm:
-        jax.block_until_ready(work())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(work())
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
 
 
 def accuracy(net: Flow) -> dict[str, float]:
@@ -103,12 +91,14 @@ def ours(net: Flow, repeats: int) -> dict[str, float]:
     state = optimizer.init(net.blocks)
     key = jax.random.key(5)
     out = {
-        "draws_of_one": seconds(lambda: draw(net, key, contexts[0]), repeats),
-        "draws_of_64": seconds(lambda: each(net, key, contexts[:GALAXIES]), max(repeats // 2, 1)),
-        "log_prob": seconds(lambda: density(net, x, contexts), repeats),
+        "draws_of_one": median_seconds(lambda: draw(net, key, contexts[0]), repeats),
+        "draws_of_64": median_seconds(
+            lambda: each(net, key, contexts[:GALAXIES]), max(repeats // 2, 1)
+        ),
+        "log_prob": median_seconds(lambda: density(net, x, contexts), repeats),
     }
     for n in BATCHES:
-        out[f"step_{n}"] = seconds(
+        out[f"step_{n}"] = median_seconds(
             lambda n=n: step(net.blocks, state, x[:n], contexts[:n]), repeats
         )
     return out
@@ -144,16 +134,18 @@ def theirs(
 
     few = max(repeats // 5, 1)
     out = {
-        "draws_of_one": seconds(without_gradient(lambda: net.sample((MANY,), contexts[:1])), few),
-        "draws_of_64": seconds(
+        "draws_of_one": median_seconds(
+            without_gradient(lambda: net.sample((MANY,), contexts[:1])), few
+        ),
+        "draws_of_64": median_seconds(
             without_gradient(lambda: net.sample((DRAWS_EACH,), contexts[:GALAXIES])),
             1,
             warm=False,
         ),
-        "log_prob": seconds(without_gradient(lambda: net.log_prob(x[None], contexts)), few),
+        "log_prob": median_seconds(without_gradient(lambda: net.log_prob(x[None], contexts)), few),
     }
     for n in BATCHES:
-        out[f"step_{n}"] = seconds(lambda n=n: step(n), few)
+        out[f"step_{n}"] = median_seconds(lambda n=n: step(n), few)
     return out, sum(p.numel() for p in net.parameters())
 
 

@@ -53,7 +53,7 @@ def time_emulator(emulator: Any, features: np.ndarray) -> Timing:
             runs.append((compiled, x, repeats))
     compiling = time.perf_counter() - began
     single, batched, single_gradient, batched_gradient = (
-        _median(partial(run, emulator, x), repeats) for run, x, repeats in runs
+        median_seconds(partial(run, emulator, x), repeats) for run, x, repeats in runs
     )
     return Timing(
         1e6 * single, 1e6 * single_gradient, 1e6 * batched / BATCH, 1e6 * batched_gradient / BATCH,
@@ -61,9 +61,10 @@ def time_emulator(emulator: Any, features: np.ndarray) -> Timing:
     )  # fmt: skip
 
 
-def _median(call: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of a call."""
-    jax.block_until_ready(call())
+def median_seconds(call: Callable[[], Any], repeats: int, *, warm: bool = True) -> float:
+    """Median seconds of a call; a first one, which may compile, is not among them."""
+    if warm:
+        jax.block_until_ready(call())
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
