@@ -32,7 +32,12 @@ from jaxsed.catalog.results import Results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.cli import prepare_process
 
-REFERENCE = {"method": "numpyro", "warmup": 1000, "draws": 4000, "retries": 1, "fallback": ()}
+REFERENCE = {
+    "method": "numpyro", "warmup": 2000, "draws": 4000, "max_tree_depth": 9, "target_accept": 0.95,
+    "retries": 2, "fallback": (),
+}  # fmt: skip
+"""Small steps and deep trees: at the usual ones eight of twenty galaxies miss the bar."""
+
 SAMPLERS = ("hmc", "nuts", "mclmc", "chees", "ensemble_slice", "aies", "nested")
 
 
