@@ -20,9 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rates import flops, matrix_rate
 from rich.console import Console
 from rich.table import Table
-from samplers import flops, matrix_rate
 
 from jaxsed.catalog import calibrate, flows
 from jaxsed.cli import cores, prepare_process

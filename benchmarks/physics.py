@@ -34,6 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import reference_spectra  # noqa: E402
+from rates import matrix_rate  # noqa: E402
 
 from jaxsed import params  # noqa: E402
 from jaxsed.cli import prepare_process  # noqa: E402
@@ -165,15 +166,6 @@ def measure(function: Callable, *args: Any, seconds: float) -> tuple[float, floa
     return compile_time, statistics.median(times)
 
 
-def matrix_rate(seconds: float) -> float:
-    """Best measured rate of float32 matrix products, FLOP/s."""
-    best = 0.0
-    for n in (512, 1024, 2048):
-        a = jnp.ones((n, n))
-        best = max(best, 2 * n**3 / measure(jnp.matmul, a, a, seconds=seconds)[1])
-    return best
-
-
 def with_gradient(model: Callable) -> Callable:
     """Fluxes, and the gradient of a weighted sum of squares of them (a likelihood's work)."""
 
@@ -255,7 +247,7 @@ def dsps_model(bands: list) -> tuple[Callable, Any] | None:
 
 def timing(seconds: float) -> dict:
     """All timings, side by side in one run."""
-    rate = matrix_rate(seconds)
+    rate = matrix_rate()
     n = max(BATCHES)
     rows = []
     for name in FAMILIES:

@@ -23,9 +23,9 @@ from agreement import REFERENCE, compare, passing
 from astropy.table import Table
 from exact_posteriors import measure
 from matplotlib.figure import Figure
+from rates import compiling
 from rich.console import Console
 from rich.table import Table as Printed
-from samplers import compiling
 
 from jaxsed.catalog import flows
 from jaxsed.catalog.config import Config, parse_config

@@ -25,7 +25,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from physics import CONSOLE, REPOSITORY, machine, matrix_rate, measure, with_gradient
+from physics import CONSOLE, REPOSITORY, machine, measure, with_gradient
+from rates import matrix_rate
 from rich.table import Table
 
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
@@ -281,7 +282,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="to spend on each timing")
     options = parser.parse_args()
     prepare_process()
-    rate, sets = matrix_rate(options.seconds), published()
+    rate, sets = matrix_rate(), published()
     report: dict[str, Any] = {
         "machine": machine() | {"numpy_threads": NUMPY_THREADS},
         "matrix_flop_per_s": rate,
