@@ -228,11 +228,11 @@ def extended(prior: Any, **parameters: Any) -> Any:
     if twice:
         raise ValueError(f"{type(prior).__name__} already has {', '.join(sorted(twice))}")
     own = type(prior)
-    return _theta_type(own.__name__, (*own._fields, *parameters))(*prior, *parameters.values())
+    return theta_type(own.__name__, (*own._fields, *parameters))(*prior, *parameters.values())
 
 
 @cache
-def _theta_type(name: str, fields: tuple[str, ...]) -> Any:
+def theta_type(name: str, fields: tuple[str, ...]) -> Any:
     return namedtuple(name, fields)  # noqa: PYI024
 
 

@@ -205,17 +205,17 @@ def test_evidence_and_moments_of_a_gaussian():
     np.testing.assert_allclose(np.cov(x.T), covariance, atol=8 * covariance.max() / ess**0.5)
 
 
-def test_two_modes_get_their_weights():
+@pytest.mark.parametrize("method", ["hmc", pytest.param("nested", marks=pytest.mark.slow)])
+def test_two_modes_get_their_weights(method):
     """|a| is measured, not its sign; the prior prefers one."""
     data = photometry(np.array([4.0]), np.array([0.4]), error_floor=0.0)
     prior = Toy(dist.Normal(0.5, 1.5), dist.Normal(0.0, 1.0), 0.0)
     problem = Problem(prior, Squared(jnp.asarray(1.0)), data, shear=False)
     odds = np.exp(2 * 0.5 * 2 / 1.5**2)  # N(2; 0.5, 1.5) over N(-2; 0.5, 1.5)
-    for method in ("hmc", "nested"):
-        samples = infer.sample(jax.random.key(2), problem, method=method, settings=SETTINGS)
-        assert samples.diagnostics.passes().all()
-        share = (np.asarray(samples.theta.a) > 0).mean()
-        assert share == pytest.approx(odds / (1 + odds), abs=0.06), method
+    samples = infer.sample(jax.random.key(2), problem, method=method, settings=SETTINGS)
+    assert samples.diagnostics.passes().all()
+    share = (np.asarray(samples.theta.a) > 0).mean()
+    assert share == pytest.approx(odds / (1 + odds), abs=0.06)
 
 
 def test_derived_quantities_come_back_and_count():
@@ -256,6 +256,7 @@ def test_laplace_is_exact_for_a_gaussian():
     assert np.allclose(np.triu(found.scale, 1), 0.0)
 
 
+@pytest.mark.slow
 def test_pathfinder_of_a_gaussian():
     problem, mean, covariance = linear_problem(np.random.default_rng(5))
     x, log_weight = infer.pathfinder(jax.random.key(0), problem, starts=2)

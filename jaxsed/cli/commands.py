@@ -1,4 +1,4 @@
-"""The command ``jaxsed``.
+"""The commands about galaxies.
 
 Everything heavy is imported inside the commands, so that ``--help`` is quick and so that
 `prepare_process` acts before JAX starts.
@@ -6,10 +6,8 @@ Everything heavy is imported inside the commands, so that ``--help`` is quick an
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,6 +15,7 @@ import typer
 
 from jaxsed import __version__
 from jaxsed.catalog.errors import JaxsedError
+from jaxsed.cli.process import cores, prepare_process
 
 if TYPE_CHECKING:
     from jaxsed.catalog.results import Results
@@ -28,36 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, and what they are set to in bytes
-MALLOPT = ((-3, 2_000_000_000), (-1, 2_000_000_000), (-2, 300_000_000))
 # what the package cannot do without, and what only a part of it needs
 REQUIRED = ("jax", "flax", "optax", "numpyro", "blackjax", "astropy", "h5py", "sedpy")
 OPTIONAL = {"distrax": "the normalising flows", "arviz": "to_arviz", "matplotlib": "plots"}
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def prepare_process() -> None:
-    """Settings of the process that make fits faster; before JAX is imported.
-
-    Linear algebra on small matrices must not start threads of its own, compiled code is kept
-    between runs, and glibc keeps freed memory, where giving it back and faulting it in again would
-    take longer than the arithmetic. What the user has set stays.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxsed" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        for option in MALLOPT:
-            libc.mallopt(*option)
-    except (OSError, AttributeError):  # another C library: nothing to tune
-        return
 
 
 @app.command()
@@ -461,12 +433,3 @@ def _options(
     ] = False,
 ) -> None:
     """Options before the command."""
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a `JaxsedError` is told in words, with exit status 1."""
-    try:
-        app(arguments)
-    except JaxsedError as error:
-        typer.echo(f"jaxsed: {error}", err=True)
-        sys.exit(1)

@@ -1,0 +1,25 @@
+"""The command ``jaxsed``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jaxsed.catalog.errors import JaxsedError
+from jaxsed.cli.commands import app
+from jaxsed.cli.process import cores, prepare_process
+from jaxsed.cli.stars import stars
+
+app.add_typer(stars, name="stars")
+
+__all__ = ["app", "cores", "main", "prepare_process"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a `JaxsedError` is told in words, with exit status 1."""
+    try:
+        app(arguments)
+    except JaxsedError as error:
+        typer.echo(f"jaxsed: {error}", err=True)
+        sys.exit(1)

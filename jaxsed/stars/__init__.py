@@ -1,0 +1,28 @@
+"""Stars: labels (temperature, gravity, abundances) from spectra.
+
+`train` makes a Bayesian network after Leung & Bovy (2018), `fit_cannon` a quadratic model of the
+spectrum after Ness et al. (2015), whose labels are sampled like the parameters of a galaxy.
+"""
+
+from jaxsed.stars.cannon import Cannon, fit_cannon
+from jaxsed.stars.data import Spectra, StarFlag, read_spectra, spectra, write_spectra
+from jaxsed.stars.model import Labels, StarModel
+from jaxsed.stars.networks import Architecture
+from jaxsed.stars.training import StarSettings, coverage, robust_scatter, train
+
+__all__ = [
+    "Architecture",
+    "Cannon",
+    "Labels",
+    "Spectra",
+    "StarFlag",
+    "StarModel",
+    "StarSettings",
+    "coverage",
+    "fit_cannon",
+    "read_spectra",
+    "robust_scatter",
+    "spectra",
+    "train",
+    "write_spectra",
+]
