@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 from jaxsed.constants import C_LIGHT_KM_S
-from jaxsed.stars import apogee
+from jaxsed.stars import apogee, robust_scatter
 from jaxsed.stars.data import StarFlag
 
 
@@ -163,4 +163,5 @@ def test_a_real_visit(shared_data):
     signal = np.median(found.flux[0, seen] / found.error[0, seen])
     assert 30 < signal < 60
     continuum = apogee.continuum_pixels() & seen
-    assert np.std(found.flux[0, continuum]) < 0.05
+    # A sky line that no bit marks is still there, so the robust scatter.
+    assert robust_scatter(found.flux[0, continuum]) < 0.03
