@@ -3,9 +3,10 @@
 ``corner``, ``sed`` and ``sfh`` show one galaxy, ``spectrum_fit`` a fit of a spectrum, ``catalog`` a
 run, ``compare`` two sets of values, ``emulator_errors`` an emulator, ``validation_figures`` and
 ``spectrum_figures`` what ``jaxsed validate`` found, ``rank_histograms`` whether posteriors are
-calibrated; ``save_all`` writes PNGs of a run.  The figures
-are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
-``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
+calibrated, ``star_spectrum``, ``reading`` and ``label_residuals`` a star, what a network reads in
+it, and its labels; ``save_all`` writes PNGs of a run.  The figures are not known to pyplot, so
+nothing has to be closed and no backend is chosen: save one with ``figure.savefig``; a notebook
+shows it after ``%matplotlib inline``.
 """
 
 from jaxsed.plots.calibration import rank_histograms
@@ -13,6 +14,7 @@ from jaxsed.plots.emulator import emulator_errors
 from jaxsed.plots.galaxy import corner, sed, sfh
 from jaxsed.plots.run import catalog, compare, save_all
 from jaxsed.plots.spectrum import spectrum_fit
+from jaxsed.plots.stars import label_residuals, reading, star_spectrum
 from jaxsed.plots.validation import spectrum_figures, validation_figures
 
 __all__ = [
@@ -20,11 +22,14 @@ __all__ = [
     "compare",
     "corner",
     "emulator_errors",
+    "label_residuals",
     "rank_histograms",
+    "reading",
     "save_all",
     "sed",
     "sfh",
     "spectrum_figures",
     "spectrum_fit",
+    "star_spectrum",
     "validation_figures",
 ]

@@ -5,7 +5,7 @@ spectrum after Ness et al. (2015), whose labels are sampled like the parameters 
 """
 
 from jaxsed.stars.cannon import Cannon, fit_cannon
-from jaxsed.stars.data import Spectra, StarFlag, read_spectra, spectra, write_spectra
+from jaxsed.stars.data import Spectra, StarFlag, flag_text, read_spectra, spectra, write_spectra
 from jaxsed.stars.model import Labels, StarModel
 from jaxsed.stars.networks import Architecture
 from jaxsed.stars.training import StarSettings, coverage, robust_scatter, train
@@ -20,6 +20,7 @@ __all__ = [
     "StarSettings",
     "coverage",
     "fit_cannon",
+    "flag_text",
     "read_spectra",
     "robust_scatter",
     "spectra",
