@@ -6,9 +6,9 @@
 The spectra are not real: see `synthetic_stars.py`.  Trained networks are kept in OUT.  Measured:
 bias and robust scatter of every label at high and low signal-to-noise (their tables 1 and 2)
 against the truth; scatter against the size of the training (table 3); uncertainty against
-signal-to-noise, and coverage; how the uncertainty grows outside the training's temperatures (figure 7), for a network
-trained between 4300 and 5000 K; and whether an anti-correlation of aluminium and magnesium that no
-training star has survives (figure 16).
+signal-to-noise, and coverage; how the uncertainty grows outside the training's temperatures (figure
+7), for a network trained between 4300 and 5000 K; and whether an anti-correlation of aluminium and
+magnesium that no training star has survives (figure 16).
 """
 
 from __future__ import annotations

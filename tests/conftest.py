@@ -1,7 +1,10 @@
 """Fixtures shared by all tests."""
 
+import atexit
 import importlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Before any test imports JAX: tests of samplers mostly compile, and this takes a quarter off them.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
+# Many tests compile the same programs: the processes of a run share them, and no two runs do.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    CACHE = tempfile.mkdtemp(prefix="jaxsed-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 
 @pytest.fixture

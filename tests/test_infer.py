@@ -174,15 +174,11 @@ def test_what_misses_the_bar_goes_to_the_fallback_and_says_so(monkeypatch):
     monkeypatch.setitem(module.KERNELS, "stuck", stuck)
     monkeypatch.setattr(module, "METHODS", (*module.METHODS, "stuck"))
     problem, *_ = linear_problem(np.random.default_rng(0))
-    settings = dataclasses.replace(
-        NO_GLOBAL_MOVES, draws=200, retries=1, fallback=("nested",), live_points=300
-    )
+    settings = dataclasses.replace(NO_GLOBAL_MOVES, draws=500, retries=1, fallback=("nuts",))
     samples = infer.sample(jax.random.key(1), problem, method="stuck", settings=settings)
-    assert samples.method == ("nested",)
+    assert samples.method == ("nuts",)
     assert list(samples.run) == [2]  # after two of the method that is stuck
     assert samples.diagnostics.passes().all()
-    assert np.isfinite(samples.log_evidence).all()
-    assert samples.x.shape == (1, 4, 200, 2)
     assert samples.diagnostics.gradients[0] > 0  # those of the first method are counted
 
 

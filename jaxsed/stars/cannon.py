@@ -53,8 +53,9 @@ class Cannon:
         """A named tuple of labels [.., label]."""
         return params.theta_type("Labels", self.names)(*jnp.moveaxis(jnp.asarray(labels), -1, 0))
 
-    def prior(self, width: float = 3.0) -> Any:
-        """Normal distributions around the labels of the training, `width` times as wide."""
+    def prior(self, width: float = 1.0) -> Any:
+        """Normal distributions of the labels of the training, or `width` times as wide: that the
+        stars are like those of the training helps where few pixels know a label."""
         leaves = (
             params.distribution("normal", float(m), width * float(s))
             for m, s in zip(self.mean, self.std, strict=True)
