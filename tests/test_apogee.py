@@ -6,6 +6,7 @@ from astropy.io import fits
 
 from jaxsed.constants import C_LIGHT_KM_S
 from jaxsed.stars import apogee, robust_scatter
+from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import StarFlag
 
 
@@ -48,7 +49,7 @@ def test_normalising_divides_by_the_polynomial():
     flux[0, 50:60] *= 0.5  # a line
     continuum = np.ones(300, bool)
     continuum[50:60] = False
-    out, noise = apogee.normalise(flux, error, continuum, [slice(0, 300)])
+    out, noise = normalise(flux, error, continuum, [slice(0, 300)])
     np.testing.assert_allclose(out, flux / level, rtol=5e-3)
     np.testing.assert_allclose(noise, error / level, rtol=5e-3)
 
@@ -59,7 +60,7 @@ def test_the_continuum_is_weighted_by_inverse_variance():
     x = np.linspace(-1, 1, 50)
     error = generator.uniform(0.01, 1.0, (1, 50))
     flux = 2 + error * generator.normal(size=(1, 50))
-    out, _ = apogee.normalise(flux, error, np.ones(50, bool), [slice(0, 50)])
+    out, _ = normalise(flux, error, np.ones(50, bool), [slice(0, 50)])
     a = np.stack([np.ones(50), x, 2 * x**2 - 1], axis=1)
     w = 1 / error[0] ** 2
     c = np.linalg.solve((a.T * w) @ a, (a.T * w) @ flux[0])
@@ -69,9 +70,9 @@ def test_the_continuum_is_weighted_by_inverse_variance():
 def test_a_chip_without_a_continuum_is_left_out():
     flux, error = np.ones((1, 20)), np.ones((1, 20))
     flux[0, 10:] = np.nan
-    out, _ = apogee.normalise(flux, error, np.ones(20, bool), [slice(0, 10), slice(10, 20)])
+    out, _ = normalise(flux, error, np.ones(20, bool), [slice(0, 10), slice(10, 20)])
     assert np.isfinite(out[0, :10]).all() and np.isnan(out[0, 10:]).all()
-    out, _ = apogee.normalise(-np.ones((1, 20)), error, np.ones(20, bool), [slice(0, 20)])
+    out, _ = normalise(-np.ones((1, 20)), error, np.ones(20, bool), [slice(0, 20)])
     assert np.isnan(out).all()
 
 

@@ -413,6 +413,7 @@ def test_a_cannon_finds_its_own_coefficients_and_scatter():
     assert (np.asarray(st.fit_cannon(quadratic(3000)).scatter) < 0.002).all()
 
 
+@pytest.mark.slow
 def test_posteriors_of_a_cannons_labels_are_calibrated():
     """Label posteriors by NUTS cover the truth, through the same Problem as galaxies."""
     from jaxsed import infer

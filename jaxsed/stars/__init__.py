@@ -5,6 +5,7 @@ spectrum after Ness et al. (2015), whose labels are sampled like the parameters 
 """
 
 from jaxsed.stars.cannon import Cannon, fit_cannon
+from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import Spectra, StarFlag, flag_text, read_spectra, spectra, write_spectra
 from jaxsed.stars.model import Labels, StarModel
 from jaxsed.stars.networks import Architecture
@@ -21,6 +22,7 @@ __all__ = [
     "coverage",
     "fit_cannon",
     "flag_text",
+    "normalise",
     "read_spectra",
     "robust_scatter",
     "spectra",

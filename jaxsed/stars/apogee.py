@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from numpy.polynomial import chebyshev
 
 from jaxsed import files
 from jaxsed.constants import C_LIGHT_KM_S
+from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import Spectra, spectra
 
 CHIPS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -27,9 +27,6 @@ RELEASES = {11: "dr12", 12: "dr12"} | dict.fromkeys((13, 14, 15, 16, 17), "dr17"
 BAD_BITS = (0, 1, 2, 3, 4, 5, 6, 7, 12)
 """Of the pixel mask: bad, cosmic ray, saturated, unfixable, bad dark, flat or error, no sky, and
 a strong sky line."""
-
-DEGREE = 2
-"""Of the continuum's polynomials."""
 
 WINDOWS = "apogee windows"
 
@@ -52,44 +49,6 @@ def chips_of(release: int) -> tuple[tuple[int, int], ...]:
 def grid(release: int = 17) -> np.ndarray:
     """[pixel] vacuum wavelengths in Angstrom of the pixels that the chips see."""
     return np.concatenate([full_grid()[a:b] for a, b in chips_of(release)])
-
-
-def normalise(
-    flux: np.ndarray,
-    error: np.ndarray,
-    continuum: np.ndarray,
-    chips: Sequence[slice],
-    degree: int = DEGREE,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Flux and error over a continuum: one Chebyshev polynomial per chip.
-
-    Fitted to the continuum pixels of a chip that are finite, each weighted by its inverse variance.
-
-    Args:
-        flux: [star, pixel]; NaN where unusable.
-        error: [star, pixel] standard deviations.
-        continuum: [pixel] whether it is a continuum pixel.
-        chips: ranges of pixels.
-        degree: of the polynomials.
-
-    A chip with too few continuum pixels for its polynomial, or whose polynomial is not positive
-    everywhere, becomes NaN.
-    """
-    out, noise = np.full_like(flux, np.nan, dtype=float), np.full_like(error, np.nan, dtype=float)
-    for chip in chips:
-        place = np.linspace(-1, 1, len(range(*chip.indices(flux.shape[1]))))
-        for row in range(len(flux)):
-            f, e = flux[row, chip].astype(float), error[row, chip].astype(float)
-            with np.errstate(invalid="ignore"):
-                use = continuum[chip] & np.isfinite(f) & np.isfinite(e) & (e > 0)
-            if use.sum() <= degree + 1:
-                continue
-            # numpy's weights multiply residuals, so the inverse error weighs by inverse variance
-            c = chebyshev.chebfit(place[use], f[use], degree, w=1 / e[use])
-            level = chebyshev.chebval(place, c)
-            if (level > 0).all():
-                out[row, chip], noise[row, chip] = f / level, e / level
-    return out, noise
 
 
 def read_apogee(path: str | Path, *, release: int = 17, visits: bool = False) -> Spectra:
