@@ -134,6 +134,15 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Nenkova, M., Sirocky, M. M., Nikutta, R., et al. 2008, ApJ, 685, 160",
         ),
     ),
+    "stars": (
+        "labels of stars: networks, the Cannon, element windows",
+        (
+            "Leung, H. W., & Bovy, J. 2019, MNRAS, 483, 3255 (arXiv:1808.04428)",
+            "Fabbro, S., Venn, K. A., O'Briain, T., et al. 2018, MNRAS, 475, 2978 (StarNet)",
+            "Ness, M., Hogg, D. W., Rix, H.-W., Ho, A. Y. Q., & Zasowski, G. 2015, ApJ, 808, 16",
+            "Garcia Perez, A. E., Allende Prieto, C., Holtzman, J. A., et al. 2016, AJ, 151, 144",
+        ),
+    ),
     "diagnostics": (
         "convergence diagnostics",
         (
