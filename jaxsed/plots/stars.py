@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jaxsed.stars import Labels
 
-STEP = 0.03
+STEP = 0.05
 """Between the rows of ticks of two elements."""
 
 GAP = 20.0
