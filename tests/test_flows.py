@@ -142,3 +142,15 @@ def test_the_shipped_flow_is_calibrated(tmp_path, shipped):
     for name in ("flow", "flow+is"):
         assert kept[name]["pp_max_deviation"] < 0.09
     assert (tmp_path / "ranks_flow_is.png").exists()
+
+
+@pytest.mark.parametrize(("galaxies", "testable"), [(60, True), (8, False)])
+def test_few_galaxies_have_fewer_bins(galaxies, testable):
+    """Of posteriors that are right, so the test of the ranks must not fail, nor be refused."""
+    draws = np.random.default_rng(0).normal(size=(galaxies, calibrate.KEEP + 1, 2))
+    true, found = {"a": draws[:, :1]}, {"a": draws[:, 1:]}
+    features = np.random.default_rng(1).normal(size=(galaxies, 3))
+    figures = calibrate._figures(true, found, features)
+    values = list(figures["sbc_pvalue"].values())
+    assert len(values) == 2
+    assert all(1e-3 < p <= 1 for p in values) if testable else np.isnan(values).all()

@@ -31,6 +31,11 @@ KEEP = 99
 """Draws that a truth is ranked among: they must be independent, and of weighted ones few are."""
 
 
+BINS = 20
+"""Of the test of the ranks, or fewer where they would hold fewer than `PER_BIN` galaxies."""
+
+PER_BIN = 6
+
 KINDS = ("flow", "flow+is", "hmc")
 """Of draws that are judged."""
 
@@ -174,7 +179,10 @@ def _figures(
     for name, value, drawn in zip(names, truths, all_draws, strict=True):
         ranks = checks.rank_statistics(value, drawn)
         out["ranks"][name] = ranks
-        out["sbc_pvalue"][name] = checks.rank_pvalue(ranks, drawn.shape[1])
+        bins = min(BINS, len(ranks) // PER_BIN)
+        out["sbc_pvalue"][name] = (
+            checks.rank_pvalue(ranks, drawn.shape[1], bins) if bins > 1 else float("nan")
+        )
         out["pp_deviation"][name] = checks.pp_deviation(ranks, drawn.shape[1])
         if enough:
             out["local_pvalue"][name] = checks.local_pvalue(ranks, drawn.shape[1], features[rows])
