@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -359,11 +358,3 @@ def reach_of(member: Network, scaling: Scaling, flux: np.ndarray) -> Reach:
 
 def _batches(a: np.ndarray, size: int) -> list[np.ndarray]:
     return [a[i : i + size] for i in range(0, len(a), size)]
-
-
-def record_text(record: Record) -> str:
-    """One line for people."""
-    return (
-        f"{record.kind}, {len(record.labels)} labels from {len(record.wave)} pixels, "
-        f"trained on {record.stars} stars: {json.dumps(record.validation)}"
-    )
