@@ -179,6 +179,8 @@ def test_what_misses_the_bar_goes_to_the_fallback_and_says_so(monkeypatch):
     assert samples.method == ("nuts",)
     assert list(samples.run) == [2]  # after two of the method that is stuck
     assert samples.diagnostics.passes().all()
+    # Its step is its own: that of the method which is stuck grows without bounds.
+    assert samples.diagnostics.divergences.sum() == 0
     assert samples.diagnostics.gradients[0] > 0  # those of the first method are counted
 
 
