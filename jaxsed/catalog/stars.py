@@ -26,6 +26,9 @@ from jaxsed.stars.model import Labels, StarModel
 STARTS = 4
 """Descents of a Cannon's fit."""
 
+TOGETHER = 32
+"""Stars whose labels a Cannon finds at once: their Jacobians by every pixel take the memory."""
+
 
 @contextmanager
 def _told() -> Iterator[None]:
@@ -178,7 +181,14 @@ def cannon_labels(key: jax.Array, fitted: cannon.Cannon, stars: Spectra) -> Labe
         slope = jax.jacfwd(lambda x: jnp.stack(tuple(problem.constrain(x))))(fit.mean)
         return jnp.stack(tuple(theta)), slope @ fit.scale, problem.chi2(flux)
 
-    many = jax.jit(jax.vmap(one, in_axes=(0, problem.axes)))
+    @jax.jit
+    def many(keys: jax.Array, problem: Any) -> tuple[Any, ...]:
+        def star(row: Any) -> tuple[Any, ...]:
+            key, prior, data = row
+            return one(key, dataclasses.replace(problem, prior=prior, data=data))
+
+        return jax.lax.map(star, (keys, problem.prior, problem.data), batch_size=TOGETHER)
+
     value, spread, chi2 = map(np.asarray, many(jax.random.split(key, len(stars)), problem))
     std = np.sqrt((spread**2).sum(axis=-1))
     used = np.isfinite(stars.flux).sum(axis=1)

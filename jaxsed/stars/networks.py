@@ -37,7 +37,7 @@ class Outputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Sizes.  The defaults are those of astroNN's Bayesian network."""
+    """Sizes.  The defaults are those of astroNN's Bayesian network, but for `mask_convolution`."""
 
     filters: tuple[int, int] = (2, 4)
     taps: int = 8
@@ -76,7 +76,7 @@ PUBLISHED: dict[str, Architecture] = {
         filters=(4, 16), dense=(256, 128), dropout=0.0, heteroscedastic=False, scale=None
     ),
 }
-"""As published, by the name of the network."""
+"""As published, but for `mask_convolution`, by the name of the network."""
 
 
 class Trunk(NamedTuple):
