@@ -1,11 +1,23 @@
 """The error that a user can mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class JaxsedError(ValueError):
     """A problem with a file, a configuration or an option, worded for the person who can mend it.
 
     The command line prints its text and exits with 1; anything else that is raised is a defect.
     """
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What is wrong with a file or an array is told in words, without a traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise JaxsedError(str(error)) from error
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...], count: int = 3) -> str:

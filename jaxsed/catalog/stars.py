@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,18 @@ from astropy.table import Table
 
 from jaxsed import files, infer
 from jaxsed import stars as st
-from jaxsed.catalog.errors import JaxsedError
+from jaxsed.catalog.errors import told
 from jaxsed.learn import History
 from jaxsed.stars import apogee, cannon, model
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
-from jaxsed.stars.model import Labels, StarModel
+from jaxsed.stars.model import StarModel
+from jaxsed.stars.parts import Labels
 
 STARTS = 4
 """Descents of a Cannon's fit."""
 
 TOGETHER = 32
 """Stars whose labels a Cannon finds at once: their Jacobians by every pixel take the memory."""
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What is wrong with a file is told in words, without a traceback."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        raise JaxsedError(str(error)) from error
 
 
 def train_file(
@@ -55,7 +46,7 @@ def train_file(
 
     Raises JaxsedError for files that are not as expected.
     """
-    with _told():
+    with told():
         stars = st.read_spectra(data)
         if network == "cannon":
             st.fit_cannon(stars).save(output)
@@ -125,7 +116,7 @@ def predict_file(
 
     Raises JaxsedError for files that are not as expected.
     """
-    with _told():
+    with told():
         stars = st.read_spectra(data)
         key = jax.random.key(seed)
         if files.kind(path) == cannon.KIND:
@@ -208,7 +199,7 @@ def read_files(
 
     Raises JaxsedError for a file that is not as expected; the message names it.
     """
-    with _told():
+    with told():
         found = [apogee.read_apogee(path, release=release, visits=visits) for path in paths]
     names = [str(p) for p, s in zip(paths, found, strict=True) for _ in range(len(s))]
     joined = dataclasses.replace(

@@ -56,7 +56,7 @@ def predict(
     model: Annotated[Path, typer.Argument(help="an output of `jaxsed stars train`")],
     data: Annotated[Path, typer.Argument(help="HDF5: flux, flux_uncertainty, wave_A")],
     table: Annotated[Path, typer.Option("--table", "-t", help=".ecsv, .fits or .csv")],
-    draws: Annotated[int, typer.Option(help="dropout masks", min=2)] = 100,
+    draws: Annotated[int, typer.Option(help="dropout masks; 0 for none", min=0)] = 100,
     flux_errors: Annotated[
         bool, typer.Option("--flux-errors", help="propagate the uncertainties of the flux")
     ] = False,

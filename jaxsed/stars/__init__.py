@@ -7,9 +7,11 @@ spectrum after Ness et al. (2015), whose labels are sampled like the parameters 
 from jaxsed.stars.cannon import Cannon, fit_cannon
 from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import Spectra, StarFlag, flag_text, read_spectra, spectra, write_spectra
-from jaxsed.stars.model import Labels, StarModel
+from jaxsed.stars.model import StarModel
 from jaxsed.stars.networks import Architecture
-from jaxsed.stars.training import StarSettings, coverage, robust_scatter, train
+from jaxsed.stars.parts import Labels
+from jaxsed.stars.training import StarSettings, train
+from jaxsed.stars.uncertainty import calibrated, coverage, robust_scatter, with_laplace
 
 __all__ = [
     "Architecture",
@@ -19,6 +21,7 @@ __all__ = [
     "StarFlag",
     "StarModel",
     "StarSettings",
+    "calibrated",
     "coverage",
     "fit_cannon",
     "flag_text",
@@ -27,5 +30,6 @@ __all__ = [
     "robust_scatter",
     "spectra",
     "train",
+    "with_laplace",
     "write_spectra",
 ]

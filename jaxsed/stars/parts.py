@@ -1,0 +1,78 @@
+"""What a trained network carries beside its weights: units, the training's extent, a record."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+
+@struct.dataclass
+class Scaling:
+    """What turns spectra and labels into standardised ones."""
+
+    spectrum: Array
+    """[pixel] the mean flux of the training."""
+    mean: Array
+    """[label]."""
+    std: Array
+    """[label]."""
+
+    def inputs(self, flux: Array) -> Array:
+        """[pixel] flux less the mean spectrum; zero where the flux is NaN."""
+        return jnp.where(jnp.isnan(flux), 0.0, flux - self.spectrum)
+
+
+@struct.dataclass
+class Reach:
+    """Where the spectra of the training lie, as the network sees them."""
+
+    centre: Array
+    """[feature] the mean of what the layer before the labels sees."""
+    whiten: Array
+    """[feature, feature] makes them uncorrelated with unit variances."""
+    limit: Array
+    """The distance that one spectrum in a thousand of the training exceeds."""
+
+    def distance(self, features: Array) -> Array:
+        """Of one spectrum, over the limit."""
+        return jnp.sqrt(jnp.sum((self.whiten @ (features - self.centre)) ** 2)) / self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a network was trained on, and how well it did on spectra it never saw."""
+
+    kind: str
+    labels: tuple[str, ...]
+    wave: tuple[float, ...]
+    stars: int
+    low: tuple[float, ...]
+    """[label] smallest value of the training."""
+    high: tuple[float, ...]
+    seed: int
+    validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
+
+
+class Labels(NamedTuple):
+    """Of many spectra, in the labels' units; NaN where a spectrum has no usable pixel."""
+
+    value: np.ndarray
+    """[star, label] the mean of members and draws."""
+    std_model: np.ndarray
+    """[star, label] scatter of members and draws, or that of a Laplace layer: what the network does
+    not know of itself."""
+    std_predictive: np.ndarray
+    """[star, label] the scatter of labels that the network has learned to expect."""
+    std_flux: np.ndarray
+    """[star, label] what the uncertainties of the flux do to the labels; zero if not asked for."""
+    std: np.ndarray
+    """[star, label] all of them in quadrature, times the calibration."""
+    distance: np.ndarray
+    """[star] from the spectra of the training; beyond 1 it is unlike them."""
+    flag: np.ndarray
+    """[star] `StarFlag` bits."""

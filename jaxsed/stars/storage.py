@@ -1,0 +1,94 @@
+"""Files of trained star networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxsed import files
+from jaxsed.stars import networks
+from jaxsed.stars.parts import Reach, Record, Scaling
+
+if TYPE_CHECKING:
+    from jaxsed.stars.model import StarModel
+
+KIND = "star network"
+
+
+def write(path: str | Path, model: StarModel) -> None:
+    """Write an HDF5 file that `read` reads."""
+    arrays: dict[str, Any] = {"calibration": model.calibration}
+    for i, member in enumerate(model.members):
+        arrays[f"member{i}"] = ravel_pytree(member)[0]
+        for j, covariance in enumerate((model.laplace or {i: ()})[i]):
+            arrays[f"laplace{i}/{j}"] = covariance
+    for part in (model.scaling, model.reach):
+        arrays |= {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    first = model.members[0]
+    record = dataclasses.asdict(model.record)
+    arrays["wave"] = np.array(record.pop("wave"))
+    attributes: dict[str, Any] = {
+        "record": record,
+        "members": len(model.members),
+        "architecture": dataclasses.asdict(first.architecture),
+        "laplace": model.laplace is not None,
+    }
+    if isinstance(first, networks.Censored):
+        attributes["windows"] = [list(window) for window in first.windows]
+    files.write(path, KIND, arrays, attributes)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The fields of the `StarModel` of a file that `write` wrote.
+
+    Raises FileNotFoundError, and ValueError for another or a damaged file.
+    """
+    arrays, attributes = files.read(path, KIND)
+    record = _record(attributes["record"], arrays["wave"])
+    restore = _restorer(record, attributes)
+    count = attributes["members"]
+    laplace = None
+    if attributes["laplace"]:
+        laplace = tuple(
+            tuple(jnp.asarray(arrays[f"laplace{i}/{j}"]) for j in range(len(record.labels)))
+            for i in range(count)
+        )
+    part = lambda kind: kind(  # noqa: E731
+        **{f.name: jnp.asarray(arrays[f.name]) for f in dataclasses.fields(kind)}
+    )
+    return {
+        "members": tuple(restore(jnp.asarray(arrays[f"member{i}"])) for i in range(count)),
+        "scaling": part(Scaling),
+        "reach": part(Reach),
+        "calibration": jnp.asarray(arrays["calibration"]),
+        "laplace": laplace,
+        "record": record,
+    }
+
+
+def _record(stored: dict[str, Any], wave: np.ndarray) -> Record:
+    lists = {name: tuple(stored[name]) for name in ("labels", "low", "high")}
+    return Record(wave=tuple(wave.tolist()), **(stored | lists))
+
+
+def _restorer(record: Record, attributes: dict[str, Any]) -> Any:
+    """What makes a network of its flat weights."""
+    stored = attributes["architecture"].items()
+    given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored}
+    pixels = len(record.wave)
+    elements = [name for name in record.labels if name not in networks.PARAMETERS]
+    windows = {
+        name: jnp.zeros(pixels).at[np.array(chosen)].set(1.0)
+        for name, chosen in zip(elements, attributes.get("windows", ()), strict=False)
+    }
+    blank = networks.init(
+        jax.random.key(0), record.kind, pixels, record.labels, windows=windows,
+        architecture=networks.Architecture(**given),
+    )  # fmt: skip
+    return ravel_pytree(blank)[1]

@@ -1,0 +1,119 @@
+"""Uncertainties of a trained network: a posterior of its last layer, calibration, coverage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsed.stars import networks
+from jaxsed.stars.batches import batch_of
+from jaxsed.stars.data import Spectra, check_grid
+from jaxsed.stars.model import DRAWS, StarModel
+from jaxsed.stars.prediction import BATCH, with_bias
+
+
+def with_laplace(
+    model: StarModel, stars: Spectra, held: Spectra, *, prior: float = 1.0
+) -> StarModel:
+    """With Gaussian posteriors of the last layer's weights, all others being held.
+
+    The precision of a label's weights is the sum over the stars that have it of a a^T / v, with a
+    the layer's inputs and v the variance of the label, and the prior's (MacKay 1992; Kristiadi et
+    al. 2020).  The predictions of the model returned draw no dropout masks.
+
+    Args:
+        model: a trained network or ensemble.
+        stars: the labelled stars of its training.
+        held: labelled stars that it never saw, which set its calibration anew.
+        prior: standard deviation of the weights, in standardised units.
+
+    Raises ValueError for stars on another grid or with other labels than the model's.
+    """
+    for some in (stars, held):
+        _check_labels(model, some)
+    run = jax.jit(jax.vmap(lambda member, x: networks.run(member, x), (None, 0)))
+    found = []
+    for member in model.members:
+        precision: list[Any] = [0.0] * len(model.record.labels)
+        for start in range(0, len(stars), BATCH):
+            data = batch_of(stars.take(slice(start, start + BATCH)), model.scaling)
+            outputs = run(member, jnp.asarray(data.x))
+            weight = np.asarray(
+                data.present / (jnp.exp(outputs.log_variance) + data.variance), float
+            )
+            for j, a in enumerate(outputs.last):
+                b = np.asarray(with_bias(a), float)
+                precision[j] = precision[j] + (b * weight[:, j, None]).T @ b
+        covariances = [np.linalg.inv(p + np.eye(len(p)) / prior**2) for p in precision]
+        found.append(tuple(jnp.asarray(c, jnp.float32) for c in covariances))
+    return calibrated(dataclasses.replace(model, laplace=tuple(found)), jax.random.key(0), held)
+
+
+def _check_labels(model: StarModel, stars: Spectra) -> None:
+    check_grid(stars.wave, np.array(model.record.wave))
+    if stars.labels is None or stars.names != model.record.labels:
+        raise ValueError(
+            f"expected stars with the model's labels {', '.join(model.record.labels)}, got "
+            f"{', '.join(stars.names) or 'none'}"
+        )
+
+
+def calibrated(
+    model: StarModel, key: Array, held: Spectra, *, draws: int = DRAWS, flux_errors: bool = False
+) -> StarModel:
+    """With uncertainties that are right on average for stars that the training never saw.
+
+    The factor of a label is the 68.3 % quantile of |difference| / uncertainty, which is 1 for
+    Gaussian differences of the size that the network says.  The known uncertainty of the labels
+    themselves is part of what differs.  Fewer than 30 stars with a label leave its factor at 1.
+
+    Args:
+        model: a trained network or ensemble.
+        key: random key of the dropout masks.
+        held: labelled stars.
+        draws: as the model will be asked to predict.
+        flux_errors: likewise.
+
+    Raises ValueError for stars on another grid or with other labels than the model's.
+    """
+    _check_labels(model, held)
+    assert held.labels is not None and held.label_error is not None
+    model = dataclasses.replace(model, calibration=jnp.ones(len(held.names)))
+    found = model.predict(key, held, draws=draws, flux_errors=flux_errors)
+    difference = found.value - held.labels
+    factors, figures = [], {}
+    for j, name in enumerate(model.record.labels):
+        expected = np.hypot(found.std[:, j], held.label_error[:, j])
+        pull = (np.abs(difference[:, j]) / expected)[np.isfinite(difference[:, j])]
+        factors.append(float(np.quantile(pull, 0.683)) if pull.size >= 30 else 1.0)
+        finite = difference[np.isfinite(difference[:, j]), j]
+        figures[name] = [float(np.median(finite)), robust_scatter(finite)] if finite.size else []
+    record = dataclasses.replace(model.record, validation=figures)
+    return dataclasses.replace(model, calibration=jnp.asarray(factors, jnp.float32), record=record)
+
+
+def robust_scatter(difference: np.ndarray) -> float:
+    """1.4826 times the median absolute deviation."""
+    return float(1.4826 * np.median(np.abs(difference - np.median(difference))))
+
+
+def coverage(
+    value: np.ndarray, std: np.ndarray, truth: np.ndarray, shares: Sequence[float] = (0.683, 0.954)
+) -> np.ndarray:
+    """[share, label] of the stars whose truth lies in the Gaussian interval of each share."""
+    from scipy.special import ndtri
+
+    pull = np.abs(value - truth) / std
+    seen = np.isfinite(pull)
+    return np.array(
+        [
+            np.where(seen, pull < ndtri(0.5 + share / 2), False).sum(axis=0) / seen.sum(axis=0)
+            for share in shares
+        ]
+    )

@@ -1,0 +1,61 @@
+"""What a star network learns from: the loss, missing labels, weight decay."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from star_data import LABELS, PIXELS, SMALL, settings, synthetic
+
+from jaxsed import stars as st
+from jaxsed.stars import batches, networks, training
+
+
+def test_the_loss_is_that_of_the_paper():
+    """Equations 5 to 7, written out in numpy."""
+    generator = np.random.default_rng(0)
+    y, yhat, s = generator.normal(size=(3, 4))
+    known = np.array([0.1, 0.0, 0.5, 0.2])
+    present = np.array([1.0, 1.0, 0.0, 1.0])
+    batch = batches.Batch(x=None, y=y, variance=known**2, present=present)
+    found = training.loss_of(networks.Outputs(jnp.array(yhat), jnp.array(s), ()), batch)
+    total = np.log(known**2 + np.exp(s))
+    j = np.where(present > 0, 0.5 * (y - yhat) ** 2 * np.exp(-total) + 0.5 * total, 0.0)
+    np.testing.assert_allclose(found, j.mean() * 4 / 3, rtol=1e-5)
+    none = batch._replace(present=np.zeros(4))
+    assert float(training.loss_of(networks.Outputs(jnp.array(yhat), jnp.array(s), ()), none)) == 0
+
+
+def test_a_missing_label_teaches_nothing():
+    stars = synthetic(20, missing=0.3)
+    scaling = batches.scaling_of(stars)
+    batch = batches.batch_of(stars, scaling)
+    net = networks.init(jax.random.key(1), "bcnn", PIXELS, LABELS, architecture=SMALL)
+
+    def total(y):
+        changed = batch._replace(y=y)
+        run = jax.vmap(lambda x: networks.run(net, x))(batch.x)
+        return jnp.sum(jax.vmap(training.loss_of)(run, changed))
+
+    slope = np.asarray(jax.grad(total)(jnp.asarray(batch.y)))
+    assert ((slope == 0) == (batch.present == 0)).all()
+
+
+def test_weight_decay_acts():
+    """A strong one leaves little of the weights, which a training without would make larger."""
+    strong = settings(l2=10.0)
+    fast = dataclasses.replace(strong.fit, learning_rates=(3e-2,), epochs=20)
+    strong = dataclasses.replace(strong, fit=fast)
+    found, _ = st.train(jax.random.key(0), synthetic(200), "bcnn", settings=strong, progress=False)
+    first = networks.init(jax.random.key(0), "bcnn", PIXELS, LABELS, architecture=SMALL)
+    assert float(found.members[0].l2()) < 0.1 * float(first.l2())
+
+
+def test_training_needs_labels_that_vary():
+    stars = synthetic(40)
+    with pytest.raises(ValueError, match="no labels"):
+        st.train(jax.random.key(0), st.spectra(stars.wave, stars.flux, stars.error), "bcnn")
+    flat = dataclasses.replace(stars, labels=np.ones_like(stars.labels))
+    with pytest.raises(ValueError, match="same teff"):
+        batches.scaling_of(flat)
