@@ -45,6 +45,7 @@ def _speculator_init(key, width):
 
 ACTIVATIONS = {
     "gelu_tanh": Activation(_gelu_tanh, lambda key, width: (), gain=2.0),
+    "relu": Activation(jax.nn.relu, lambda key, width: (), gain=2.0),
     "speculator": Activation(_speculator, _speculator_init, gain=1.0),
 }
 

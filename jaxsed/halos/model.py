@@ -1,0 +1,227 @@
+"""A trained network of halos and what surrounds it: from catalogues to stellar mass functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from enum import IntFlag
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from jaxsed import files
+from jaxsed.halos import networks
+from jaxsed.halos.boxes import Box, Features, mass_function, pack
+from jaxsed.halos.catalogue import Halos
+from jaxsed.halos.networks import Architecture, Network
+from jaxsed.nets import resnet3d
+
+KIND = "halo network"
+
+BATCH = 32
+"""Boxes in a compiled call."""
+
+SIZE_TOLERANCE = 1e-3
+"""Relative difference of box sizes in Mpc that counts as none."""
+
+
+class BoxFlag(IntFlag):
+    """Bits of the column ``flag``; 0 is good.  The values never change meaning."""
+
+    EMPTY = 1
+    OUTSIDE_TRAINING = 2
+    NUMERICAL_FAILURE = 4
+
+
+TEXT: dict[BoxFlag, str] = {
+    BoxFlag.EMPTY: "no halo: no galaxies either",
+    BoxFlag.OUTSIDE_TRAINING: "more or fewer halos than any box of the training",
+    BoxFlag.NUMERICAL_FAILURE: "no finite result",
+}
+
+
+def flag_text(flag: int) -> str:
+    """The flag in words, '; ' between them; '' for 0."""
+    return "; ".join(TEXT[bit] for bit in BoxFlag if int(flag) & bit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a model was trained on, and how well it did on boxes that it never saw."""
+
+    kind: str
+    edges: tuple[float, ...]
+    """log10 stellar mass in Msun."""
+    features: Features
+    box_size: float
+    """Mpc/h."""
+    hubble: float
+    v_peak_min: float
+    """km/s; halos below it were left out and are left out of predictions."""
+    fewest: int
+    """Halos in a box of the training."""
+    most: int
+    slots: int
+    """Halos of a box that the network sees; see `boxes.pack`."""
+    boxes: int
+    """Of the training."""
+    seed: int
+    validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
+
+    def check(self, halos: Halos) -> None:
+        """ValueError unless the boxes have the size of the training's."""
+        own, other = self.box_size / self.hubble, halos.box_size / halos.hubble
+        if abs(own - other) > SIZE_TOLERANCE * own:
+            raise ValueError(
+                f"the boxes are {other:.3f} Mpc wide ({halos.box_size:g} Mpc/h, h = "
+                f"{halos.hubble:g}), those of the training {own:.3f}: cut boxes of that size"
+            )
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Record:
+        """From what `dataclasses.asdict` made of it."""
+        features = Features(**{name: tuple(v) for name, v in stored.pop("features").items()})
+        return cls(features=features, edges=tuple(stored.pop("edges")), **stored)
+
+
+class MassFunctions(NamedTuple):
+    """Of many boxes; NaN where there is no finite result."""
+
+    count: np.ndarray
+    """[box, bin] expected number of galaxies."""
+    count_std: np.ndarray
+    """[box, bin] how far the number in a box lies from it."""
+    phi: np.ndarray
+    """[box, bin] Mpc^-3 dex^-1."""
+    phi_std: np.ndarray
+    """[box, bin]."""
+    flag: np.ndarray
+    """[box] `BoxFlag` bits."""
+
+
+def mass_functions(
+    record: Record, halos: Halos, count: np.ndarray, count_std: np.ndarray
+) -> MassFunctions:
+    """What a model of any kind has predicted [box, bin], with flags; empty boxes have no galaxy."""
+    found = np.bincount(halos.box, minlength=len(halos))
+    broken = ~np.isfinite(count + count_std).all(axis=1)
+    flag = np.where(found == 0, int(BoxFlag.EMPTY), 0)
+    strange = (found > 0) & ((found < record.fewest) | (found > record.most))
+    flag |= np.where(strange, int(BoxFlag.OUTSIDE_TRAINING), 0)
+    flag |= np.where(broken & (found > 0), int(BoxFlag.NUMERICAL_FAILURE), 0)
+    count, std = (np.where(found[:, None] == 0, 0.0, a) for a in (count, count_std))
+    count, std = (np.where((broken & (found > 0))[:, None], np.nan, a) for a in (count, std))
+    phi = [mass_function(a, record.edges, halos.volume) for a in (count, std)]
+    return MassFunctions(count, std, *phi, flag)
+
+
+@struct.dataclass
+class HaloModel:
+    """``model(box) -> counts`` for one box of halos.
+
+    `members` are the networks of an ensemble (one, usually).
+    """
+
+    members: tuple[Network, ...]
+    log_mean: Array
+    """[bin] ln of the mean number of galaxies in a box of the training."""
+    calibration: Array
+    """[bin] factor on the standard deviation, from boxes kept apart."""
+    record: Record = struct.field(pytree_node=False)
+
+    def __call__(self, box: Box) -> tuple[Array, Array]:
+        """Expected number of galaxies [bin] in one box, and its standard deviation [bin]."""
+        each = [expected(member(box), self.log_mean) for member in self.members]
+        mean, variance = (jnp.stack(a) for a in zip(*each, strict=True))
+        spread = jnp.var(mean, axis=0)
+        return mean.mean(axis=0), self.calibration * jnp.sqrt(variance.mean(axis=0) + spread)
+
+    def predict(
+        self, halos: Halos, *, progress: Callable[[int, int], None] | None = None
+    ) -> MassFunctions:
+        """Mass functions of all boxes of a catalogue.
+
+        Args:
+            halos: boxes of the training's size.
+            progress: called with (boxes done, boxes in all).
+
+        Raises ValueError for boxes of another size, and for features that the halos lack.
+        """
+        self.record.check(halos)
+        halos = halos.above(self.record.v_peak_min)
+        n = len(halos)
+        parts = []
+        for start in range(0, n, BATCH):
+            rows = np.minimum(np.arange(start, start + BATCH), n - 1)
+            packed = pack(halos.take(rows), self.record.features, self.record.slots)
+            found = _predict_batch(self, packed)
+            parts.append([np.asarray(a)[: min(BATCH, n - start)] for a in found])
+            if progress:
+                progress(min(start + BATCH, n), n)
+        count, std = (np.concatenate(a) for a in zip(*parts, strict=True))
+        return mass_functions(self.record, halos, count, std)
+
+    def save(self, path: str | Path) -> None:
+        """Write an HDF5 file that `load` reads."""
+        arrays: dict[str, Any] = {"log_mean": self.log_mean, "calibration": self.calibration}
+        for i, member in enumerate(self.members):
+            arrays[f"member{i}"] = ravel_pytree(member)[0]
+        attributes = {
+            "record": dataclasses.asdict(self.record),
+            "members": len(self.members),
+            "architecture": dataclasses.asdict(architecture_of(self.members[0])),
+            "typical": self.members[0].typical,
+        }
+        files.write(path, KIND, arrays, attributes)
+
+
+def load(path: str | Path) -> HaloModel:
+    """The model of a file that `HaloModel.save` wrote.
+
+    Raises FileNotFoundError, and ValueError for another or a damaged file.
+    """
+    arrays, attributes = files.read(path, KIND)
+    record = Record.from_dict(attributes["record"])
+    stored = attributes["architecture"]
+    inner = stored["resnet"] | {"dense": tuple(stored["resnet"]["dense"])}
+    sizes = Architecture(
+        voxels=stored["voxels"], resnet=resnet3d.Architecture(**inner),
+        census=tuple(stored["census"]), counted=stored["counted"],
+    )  # fmt: skip
+    blank = networks.init(
+        jax.random.key(0), len(record.features.names), len(record.edges) - 1,
+        typical=attributes["typical"], architecture=sizes,
+    )  # fmt: skip
+    _, restore = ravel_pytree(blank)
+    members = [restore(jnp.asarray(arrays[f"member{i}"])) for i in range(attributes["members"])]
+    return HaloModel(
+        tuple(members), jnp.asarray(arrays["log_mean"]), jnp.asarray(arrays["calibration"]), record
+    )
+
+
+def architecture_of(network: Network) -> Architecture:
+    """The sizes that a network was made with."""
+    census = network.census or ()
+    return Architecture(
+        voxels=network.resnet.voxels,
+        resnet=network.resnet.architecture,
+        census=tuple(layer[1].size for layer in census),
+        counted=network.counted,
+    )
+
+
+def expected(outputs: networks.Outputs, log_mean: Array) -> tuple[Array, Array]:
+    """Mean and variance [bin] of the number of galaxies: mean + mean^2 exp(log excess)."""
+    mean = jnp.exp(log_mean + outputs.log_ratio)
+    return mean, mean + mean**2 * jnp.exp(outputs.log_excess)
+
+
+@jax.jit
+def _predict_batch(model: HaloModel, boxes: Box) -> tuple[Array, Array]:
+    return jax.vmap(model)(jax.tree.map(jnp.asarray, boxes))

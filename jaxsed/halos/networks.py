@@ -1,0 +1,101 @@
+"""From a box of halos to the numbers of its galaxies: the residual network and a census of halos.
+
+The residual network (Nadler & To 2018) sees a field: the number of halos in each voxel and the means
+of their features.  Galaxies are counted, and a count is a sum over halos, which a field of means and a
+network of convolutions make hard to form.  So a second, small network looks at every halo by itself,
+and its outputs, summed over the box, are told to the last layers of the first: the *census*.
+
+Written for one box; the caller vmaps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from jaxsed.halos.boxes import Box, paint
+from jaxsed.nets import mlp, resnet3d
+
+ACTIVATION = "relu"
+"""Of the census, which is computed for every halo: others would take most of the time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """Sizes.  The published network has no census and sees only the mean peak velocity."""
+
+    voxels: int = 25
+    """Along each side of a box."""
+    resnet: resnet3d.Architecture = dataclasses.field(default_factory=resnet3d.Architecture)
+    census: tuple[int, ...] = (32, 32)
+    """Widths of the network that looks at one halo; empty for no census."""
+    counted: bool = True
+    """Whether the number of halos in a voxel is a channel of the field."""
+
+
+class Outputs(NamedTuple):
+    """Of one box."""
+
+    log_ratio: Array
+    """[bin] ln of the expected number of galaxies over the mean of the training."""
+    log_excess: Array
+    """[bin] ln of the variance of the number beyond that of a Poisson law, over its square."""
+
+
+@struct.dataclass
+class Network:
+    """The weights."""
+
+    resnet: resnet3d.ResNet
+    census: mlp.Layers | None
+    typical: float = struct.field(pytree_node=False)
+    """Halos in a box, from which the census is told in logarithms."""
+    counted: bool = struct.field(pytree_node=False)
+
+    def __call__(self, box: Box, key: Array | None = None) -> Outputs:
+        """Numbers of galaxies of one box; `key` draws the dropout, if any."""
+        field = paint(box, self.resnet.voxels)
+        told = None if self.census is None else self._census(box)
+        found = self.resnet(field if self.counted else field[..., 1:], told, key)
+        return Outputs(*jnp.split(found, 2))
+
+    def _census(self, box: Box) -> Array:
+        """[number] ln[(1 + sum over halos of relu(network of one halo)) / (1 + typical)]."""
+        census = self.census
+        assert census is not None
+        of_halo = lambda one: jax.nn.relu(mlp.apply(census, one, ACTIVATION))  # noqa: E731
+        each = jax.vmap(of_halo)(box.features)
+        total = jnp.sum(box.present[:, None] * each, axis=0)
+        return jnp.log1p(total) - math.log1p(self.typical)
+
+    def l2(self) -> Array:
+        """Sum of the squares of all weights."""
+        census = sum((jnp.sum(w**2) for w, *_ in self.census or ()), start=jnp.zeros(()))
+        return self.resnet.l2() + census
+
+
+def init(
+    key: Array,
+    features: int,
+    bins: int,
+    *,
+    typical: float = 1000.0,
+    architecture: Architecture | None = None,
+) -> Network:
+    """Random weights for halos with so many features, so many bins of stellar mass, and so many
+    halos in a typical box."""
+    sizes = architecture or Architecture()
+    key_resnet, key_census = jax.random.split(key)
+    widths = (features, *sizes.census)
+    census = mlp.init(key_census, widths, ACTIVATION) if sizes.census else None
+    resnet = resnet3d.init(
+        key_resnet, sizes.voxels, features + sizes.counted, 2 * bins,
+        told=sizes.census[-1] if sizes.census else 0, architecture=sizes.resnet,
+    )  # fmt: skip
+    return Network(resnet, census, typical, sizes.counted)

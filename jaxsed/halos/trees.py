@@ -1,0 +1,96 @@
+"""Regression forests: grown by scikit-learn, kept as plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+ROWS = 4096
+"""Rows in a compiled call."""
+
+
+@struct.dataclass
+class Trees:
+    """``trees(x) -> prediction`` [output] of one row [feature]: the mean of the trees' leaves."""
+
+    feature: Array
+    """[tree, node] which feature a node asks for; a leaf has -1."""
+    threshold: Array
+    """[tree, node] rows with at most this go left."""
+    left: Array
+    """[tree, node] the node that follows; a leaf's own number."""
+    right: Array
+    """[tree, node]."""
+    value: Array
+    """[tree, node, output]."""
+    depth: int = struct.field(pytree_node=False)
+
+    def __call__(self, x: Array) -> Array:
+        """[output]."""
+        trees = jnp.arange(self.feature.shape[0])
+
+        def down(_: Any, node: Array) -> Array:
+            asked = x[jnp.maximum(self.feature[trees, node], 0)]
+            onward = jnp.where(
+                asked <= self.threshold[trees, node],
+                self.left[trees, node], self.right[trees, node],
+            )  # fmt: skip
+            return onward
+
+        leaf = jax.lax.fori_loop(0, self.depth, down, jnp.zeros_like(trees))
+        return self.value[trees, leaf].mean(axis=0)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """[row, output] of many rows [row, feature]."""
+        x = np.asarray(x, np.float32)
+        parts = []
+        for start in range(0, len(x), ROWS):
+            rows = np.minimum(np.arange(start, start + min(ROWS, len(x))), len(x) - 1)
+            parts.append(np.asarray(_many(self, x[rows]))[: len(x) - start])
+        return np.concatenate(parts)
+
+    def arrays(self) -> dict[str, Any]:
+        """What a file holds of it."""
+        names = ("feature", "threshold", "left", "right", "value")
+        return {f"trees/{name}": getattr(self, name) for name in names}
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, np.ndarray], depth: int) -> Trees:
+        """From what `arrays` gave."""
+        names = ("feature", "threshold", "left", "right", "value")
+        return cls(*(jnp.asarray(arrays[f"trees/{name}"]) for name in names), depth)
+
+
+@jax.jit
+def _many(trees: Trees, x: Array) -> Array:
+    return jax.lax.map(trees, x, batch_size=64)
+
+
+def of_sklearn(forest: Any) -> Trees:
+    """The trees of a fitted `sklearn.ensemble.RandomForestRegressor`."""
+    grown = [tree.tree_ for tree in forest.estimators_]
+    nodes = max(tree.node_count for tree in grown)
+    outputs = grown[0].value.shape[1]
+    feature = np.full((len(grown), nodes), -1, np.int32)
+    threshold = np.zeros((len(grown), nodes), np.float32)
+    left = np.tile(np.arange(nodes, dtype=np.int32), (len(grown), 1))
+    right = left.copy()
+    value = np.zeros((len(grown), nodes, outputs), np.float32)
+    for i, tree in enumerate(grown):
+        n = tree.node_count
+        inner = tree.children_left >= 0
+        feature[i, :n] = np.where(inner, tree.feature, -1)
+        # rows are 32-bit numbers: the largest one that is not above the threshold divides them alike
+        cut = tree.threshold.astype(np.float32)
+        cut = np.where(cut > tree.threshold, np.nextafter(cut, np.float32(-np.inf)), cut)
+        threshold[i, :n] = cut
+        left[i, :n] = np.where(inner, tree.children_left, np.arange(n))
+        right[i, :n] = np.where(inner, tree.children_right, np.arange(n))
+        value[i, :n] = tree.value[:, :, 0]
+    depth = max(tree.max_depth for tree in grown)
+    return Trees(*(jnp.asarray(a) for a in (feature, threshold, left, right, value)), depth)
