@@ -40,15 +40,20 @@ def read(path: Path) -> tuple[st.Spectra, np.ndarray, np.ndarray]:
         return st.read_spectra(path), file["truth"][()], file["snr"][()]
 
 
-def trained(path: Path, stars: st.Spectra, kind: str, options: argparse.Namespace) -> st.StarModel:
+def trained(
+    path: Path, stars: st.Spectra, kind: str, options: argparse.Namespace, members: int = 1
+) -> st.StarModel:
     """A network, from its file if it is there."""
     if path.exists():
         return model.load(path)
+    # Fewer stars make shorter epochs: the number of steps falls as the root of their number.
+    epochs = round(options.epochs * max(1.0, (8000 / len(stars)) ** 0.5))
     settings = st.StarSettings(
         noise=options.noise,
+        members=members,
         fit=FitSettings(
-            optimizer="adam", learning_rates=(1e-3, 3e-4, 1e-4), batch_size=64,
-            epochs=options.epochs, patience=6, max_seconds=options.seconds,
+            optimizer="adam", schedule="cosine", learning_rates=(1e-3, 1e-5), batch_size=64,
+            epochs=epochs, patience=epochs,
         ),
     )  # fmt: skip
     begun = time.perf_counter()
@@ -57,8 +62,8 @@ def trained(path: Path, stars: st.Spectra, kind: str, options: argparse.Namespac
         checkpoint=f"{path}.checkpoint",
     )  # fmt: skip
     found.save(path)
-    print(f"{path}: {time.perf_counter() - begun:.0f} s, {len(histories[0].seconds)} epochs, "
-          f"validation loss {histories[0].best_loss:.3f}")  # fmt: skip
+    losses = ", ".join(f"{h.best_loss:.3f}" for h in histories)
+    print(f"{path}: {time.perf_counter() - begun:.0f} s, {epochs} epochs, validation loss {losses}")
     return found
 
 
@@ -88,9 +93,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--networks", nargs="+", default=["censored", "bcnn"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[8000])
-    parser.add_argument("--epochs", type=int, default=60, help="at most, per learning rate")
-    parser.add_argument("--seconds", type=float, default=None, help="per training")
-    parser.add_argument("--noise", type=float, default=5.0, help="added to the training spectra")
+    parser.add_argument("--epochs", type=int, default=60, help="with 8000 stars; more with fewer")
+    parser.add_argument("--noise", type=float, default=8.0, help="added to the training spectra")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     prepare_process()
