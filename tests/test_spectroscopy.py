@@ -24,7 +24,7 @@ from jaxsed.sps.rest_spectrum import rest_spectrum
 from jaxsed.sps.sed import galaxy_model
 from jaxsed.sps.spectroscopy import blur, spectrum_model
 from jaxsed.sps.ssp import load_ssp
-from jaxsed.sps.ssp_readers import air_to_vacuum
+from jaxsed.wavelengths import air_to_vacuum
 
 WAVE = np.arange(4400.0, 6400.0, 0.8)
 THETA = Full(10.3, -0.5, 0.8, 0.1, 180.0)

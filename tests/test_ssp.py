@@ -320,12 +320,6 @@ def test_other_files_are_not_dsps_files(tmp_path):
         ssp_readers.read_dsps(tmp_path / "absent.h5")
 
 
-def test_air_wavelengths_become_vacuum_ones():
-    air = np.array([1215.67, 4861.333, 5006.843, 6562.819, 10830.34])
-    vacuum = np.array([1215.67, 4862.691, 5008.240, 6564.632, 10833.306])
-    np.testing.assert_allclose(ssp_readers.air_to_vacuum(air), vacuum, atol=0.005)
-
-
 def write_bagpipes(folder):
     from astropy.io import fits
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jaxsed.wavelengths import air_to_vacuum
+
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 FLUX_UNIT = 1e-17
@@ -133,8 +135,6 @@ def arm(
     Raises ValueError for shapes that differ, wavelengths that do not increase, negative inverse
     variances, widths that are not positive, and an arm without any usable pixel.
     """
-    from jaxsed.sps.ssp_readers import air_to_vacuum
-
     wave, flux, ivar = (np.array(x, float) for x in (wave, flux, ivar))
     if wave.ndim != 1 or wave.size < 3 or flux.shape != wave.shape or ivar.shape != wave.shape:
         raise ValueError(

@@ -10,6 +10,7 @@ from jaxsed.stars.data import Spectra, StarFlag, flag_text, read_spectra, spectr
 from jaxsed.stars.model import StarModel
 from jaxsed.stars.networks import Architecture
 from jaxsed.stars.parts import Labels
+from jaxsed.stars.resampling import at_rest, resample, to_resolution
 from jaxsed.stars.training import StarSettings, train
 from jaxsed.stars.uncertainty import calibrated, coverage, robust_scatter, with_laplace
 
@@ -21,14 +22,17 @@ __all__ = [
     "StarFlag",
     "StarModel",
     "StarSettings",
+    "at_rest",
     "calibrated",
     "coverage",
     "fit_cannon",
     "flag_text",
     "normalise",
     "read_spectra",
+    "resample",
     "robust_scatter",
     "spectra",
+    "to_resolution",
     "train",
     "with_laplace",
     "write_spectra",

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsed.sps.ssp import LOG_NLYC_NONE, SSPGrid, deposit_lines, read_ssp, write_arrays
-from jaxsed.sps.ssp_readers import air_to_vacuum
+from jaxsed.wavelengths import air_to_vacuum
 
 #: PEGASE.2 is tabulated in 400 Angstrom steps up to here, then at 20, 40, 60... micron.
 _LAST_FINE_NODE = 100200.0
