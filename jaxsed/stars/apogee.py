@@ -51,6 +51,12 @@ def grid(release: int = 17) -> np.ndarray:
     return np.concatenate([full_grid()[a:b] for a, b in chips_of(release)])
 
 
+def ranges(release: int = 17) -> list[slice]:
+    """Pixels of `grid` that each chip sees."""
+    ends = np.cumsum([0, *(b - a for a, b in chips_of(release))])
+    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
 def read_apogee(path: str | Path, *, release: int = 17, visits: bool = False) -> Spectra:
     """Continuum-normalised spectra at rest of an apVisit, apStar or aspcapStar file.
 
@@ -89,9 +95,7 @@ def read_apogee(path: str | Path, *, release: int = 17, visits: bool = False) ->
     flux, error, bad = flux[:, keep], error[:, keep], bad[:, keep]
     flux[bad], error[bad] = np.nan, np.inf
     if not normalised:
-        ends = np.cumsum([0, *(b - a for a, b in chips)])
-        ranges = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-        flux, error = normalise(flux, error, continuum_pixels(release), ranges)
+        flux, error = normalise(flux, error, continuum_pixels(release), ranges(release))
     return spectra(full_grid()[keep], flux, np.where(np.isfinite(flux), error, np.inf),
                    source=str(path))  # fmt: skip
 

@@ -117,7 +117,7 @@ def flux_variance(model: StarModel, flux: Array, error: Array) -> Array:
         slope = model.jacobian(pair[0])
         return jnp.sum(jnp.where(jnp.isnan(pair[1]), 0.0, slope * pair[1]) ** 2, axis=1)
 
-    return jax.lax.map(one, (flux, error), batch_size=32)
+    return jax.lax.map(one, (flux, error), batch_size=8)
 
 
 def reach_of(member: Network, scaling: Scaling, flux: np.ndarray) -> Reach:
