@@ -11,9 +11,8 @@ training's temperatures (as in figure 7), for a network trained between 4300 and
 anti-correlation of aluminium and magnesium that no training star has survives (figure 16); and what
 dropout, a Laplace layer and an ensemble say of their uncertainties, on 2000 training stars.
 
-Every uncertainty has the flux errors propagated to first order.  The calibration of a network is
-that of its training, without them on stars of high signal-to-noise; only for the comparison of
-uncertainties are all methods calibrated anew, with them, on stars that no training has.
+Every uncertainty has the flux errors propagated to first order, and every network is calibrated in
+that way on the same stars of high signal-to-noise, which no training has.
 """
 
 from __future__ import annotations
@@ -95,6 +94,11 @@ def labelled(network: st.StarModel, key: Any, stars: st.Spectra, draws: int = 10
     return network.predict(key, stars, draws=draws, flux_errors=True)
 
 
+def calibrated(network: st.StarModel, key: Any, held: st.Spectra, draws: int = 100) -> st.StarModel:
+    """Calibrated in the way in which `labelled` predicts."""
+    return st.calibrated(network, key, held, draws=draws, flux_errors=True)
+
+
 def judged(found: st.Labels, truth: np.ndarray) -> dict[str, Any]:
     """Bias, robust scatter, coverage and median uncertainty per label."""
     gap = found.value - truth
@@ -164,10 +168,10 @@ def quality(value: np.ndarray, std: np.ndarray, truth: np.ndarray, scale: Any) -
 
 
 def uncertainties(
-    network: st.StarModel, ensemble: st.StarModel, train: st.Spectra, tests: Any, key: Any
-) -> dict[str, Any]:
+    network: st.StarModel, ensemble: st.StarModel, train: st.Spectra, held: st.Spectra, tests: Any,
+    key: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Dropout, a Laplace layer, and ensembles without and with dropout, each calibrated alike."""
-    held = train.take(HELD)
     laplace = st.with_laplace(network, train.take(slice(0, COMPARED)), held)
     methods = {
         "dropout": (network, 100), "without dropout": (network, 0), "Laplace": (laplace, 0),
@@ -176,7 +180,7 @@ def uncertainties(
     }  # fmt: skip
     out: dict[str, Any] = {}
     for name, (found, draws) in methods.items():
-        factors = st.calibrated(found, key, held, draws=draws, flux_errors=True).calibration
+        factors = calibrated(found, key, held, draws).calibration
         bare = dataclasses.replace(found, calibration=jnp.ones_like(factors))
         out[name] = {"factors": np.asarray(factors).tolist()}
         for test in ("high", "low"):
@@ -208,7 +212,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     train, _, _ = read(options.set / "train.h5")
     tests = {name: read(options.set / f"{name}.h5") for name in ("high", "low", "anti")}
-    names, key = train.names, jax.random.key(options.seed + 1)
+    names, key, held = train.names, jax.random.key(options.seed + 1), train.take(HELD)
     stars, truth, _ = tests["anti"]
     out: dict[str, Any] = {"labels": names, "networks": {}, "al_mg": {}}
     planes = {"training": ratios_of(np.asarray(train.labels), names),
@@ -222,6 +226,7 @@ def main() -> None:
         for size in sizes:
             chosen = train.take(np.arange(size))
             network = trained(path_of(kind, size), chosen, kind, options)
+            network = calibrated(network, key, held)
             row["sizes"][size] = {}
             for name in ("high", "low"):
                 found = labelled(network, key, tests[name][0])
@@ -235,6 +240,8 @@ def main() -> None:
             teff = np.asarray(train.labels)[:, names.index("teff")]
             rows = np.flatnonzero((teff > COOL) & (teff < WARM))[: max(options.sizes)]
             narrow = trained(path_of(kind, "narrow"), train.take(rows), kind, options)
+            at = np.asarray(held.labels)[:, names.index("teff")]
+            narrow = calibrated(narrow, key, held.take(np.flatnonzero((at > COOL) & (at < WARM))))
             high, high_truth, _ = tests["high"]
             row["outside"] = outside(
                 labelled(narrow, key, high), high_truth, high_truth[:, names.index("teff")]
@@ -244,7 +251,7 @@ def main() -> None:
             row["uncertainties"] = uncertainties(
                 trained(path_of(kind, COMPARED), chosen, kind, options),
                 trained(path_of(kind, "ensemble"), chosen, kind, options, MEMBERS),
-                train, tests, key,
+                train, held, tests, key,
             )  # fmt: skip
         out["networks"][kind] = row
         show(kind, row, names)

@@ -58,6 +58,12 @@ def _panels(count: int) -> tuple[Any, list[Any]]:
     return figure, [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
 
 
+def _legend(figure: Any) -> None:
+    """Above all panels, of the first one's lines."""
+    handles, texts = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside upper center", ncols=4)
+
+
 @styled
 def by_size(names: Any, rows: dict[str, Any]) -> Any:
     """Robust scatter of a label against the number of training stars; None for one size."""
@@ -76,7 +82,7 @@ def by_size(names: Any, rows: dict[str, Any]) -> Any:
         plain_numbers(ax.xaxis)
         plain_numbers(ax.yaxis)
         ax.set_title(name)
-    axes[0].legend()
+    _legend(figure)
     figure.supxlabel("training stars", fontsize=9)
     figure.supylabel("robust scatter about the truth", fontsize=9)
     return figure
@@ -99,7 +105,7 @@ def by_signal(names: Any, rows: dict[str, Any]) -> Any:
                         label=f"{kind}: {'uncertainty' if what == 'std' else what}")  # fmt: skip
         ax.set_ylim(0, None)
         ax.set_title(name)
-    axes[0].legend()
+    _legend(figure)
     figure.supxlabel("signal-to-noise ratio of a pixel", fontsize=9)
     figure.supylabel("about the truth", fontsize=9)
     return figure
@@ -127,8 +133,9 @@ def outside(names: Any, rows: dict[str, Any], training: Any) -> Any:
             ax.set_title(f"{kind}: {name}")
             ax.set_yscale("log")
             plain_numbers(ax.yaxis)
-            if i == k == 0:
-                ax.legend()
+            # A bias that crosses zero has no lower end.
+            ax.set_ylim(0.3 * min(b["scatter"][j] for b in row["outside"]["bins"]), None)
+    _legend(figure)
     figure.supxlabel("true effective temperature [K]", fontsize=9)
     return figure
 
@@ -176,5 +183,5 @@ def uncertainties(rows: dict[str, Any]) -> Any:
         ax.set_xticks(place, [n.replace(", ", ",\n").replace(" of", "\nof") for n in row])
         ax.tick_params(axis="x", labelsize=6)
         ax.set_title(f"coverage of the {title} interval" if level else title)
-    figure.axes[0].legend(fontsize=6)
+    _legend(figure)
     return figure

@@ -78,6 +78,18 @@ def test_calibration_is_that_of_the_prediction_asked_for(trained):
     np.testing.assert_allclose(again.calibration, found.calibration, rtol=1e-6)
 
 
+def test_errors_of_the_labels_do_not_count_as_the_networks(trained):
+    """Known labels with errors of half of the network's own give the factors of exact labels."""
+    held = synthetic(1500, seed=2)
+    exact = st.calibrated(trained, jax.random.key(0), held, draws=10)
+    std = exact.predict(jax.random.key(0), held, draws=10).std
+    error = np.broadcast_to(0.5 * np.median(std, axis=0), std.shape)
+    noise = error * np.random.default_rng(0).normal(size=error.shape)
+    noisy = dataclasses.replace(held, labels=held.labels + noise, label_error=error)
+    found = st.calibrated(trained, jax.random.key(0), noisy, draws=10)
+    np.testing.assert_allclose(found.calibration, exact.calibration, rtol=0.12)
+
+
 def test_a_laplace_layer_needs_the_labels_of_the_training(trained):
     stars = synthetic(40)
     bare = st.spectra(stars.wave, stars.flux, stars.error)

@@ -17,6 +17,12 @@ from jaxsed.stars.data import Spectra, check_grid
 from jaxsed.stars.model import DRAWS, StarModel
 from jaxsed.stars.prediction import BATCH, with_bias
 
+ENOUGH = 30
+"""Stars that a calibration needs."""
+
+LEAST = 0.2
+"""Smallest factor of a calibration."""
+
 
 def with_laplace(
     model: StarModel, stars: Spectra, held: Spectra, *, prior: float = 1.0
@@ -69,9 +75,10 @@ def calibrated(
 ) -> StarModel:
     """With uncertainties that are right on average for stars that the training never saw.
 
-    The factor of a label is the 68.3 % quantile of |difference| / uncertainty, which is 1 for
-    Gaussian differences of the size that the network says.  The known uncertainty of the labels
-    themselves is part of what differs.  Fewer than 30 stars with a label leave its factor at 1.
+    The factor f of a label is that with which 68.3 % of the differences from known labels are
+    below sqrt((f std)^2 + sigma^2), as they are for Gaussian errors of that size; sigma, the known
+    uncertainty of the labels themselves, is part of what differs.  Where it is most of it, little
+    is learned about f, which is kept above 0.2.  Fewer than 30 stars with a label leave it at 1.
 
     Args:
         model: a trained network or ensemble.
@@ -89,9 +96,11 @@ def calibrated(
     difference = found.value - held.labels
     factors, figures = [], {}
     for j, name in enumerate(model.record.labels):
-        expected = np.hypot(found.std[:, j], held.label_error[:, j])
-        pull = (np.abs(difference[:, j]) / expected)[np.isfinite(difference[:, j])]
-        factors.append(float(np.quantile(pull, 0.683)) if pull.size >= 30 else 1.0)
+        # A difference is below that size from this factor on.
+        own = np.sqrt(np.maximum(difference[:, j] ** 2 - held.label_error[:, j] ** 2, 0.0))
+        needed = (own / found.std[:, j])[np.isfinite(difference[:, j])]
+        enough = needed.size >= ENOUGH
+        factors.append(max(float(np.quantile(needed, 0.683)), LEAST) if enough else 1.0)
         finite = difference[np.isfinite(difference[:, j]), j]
         figures[name] = [float(np.median(finite)), robust_scatter(finite)] if finite.size else []
     record = dataclasses.replace(model.record, validation=figures)
