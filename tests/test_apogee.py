@@ -28,6 +28,17 @@ def test_grids_have_the_published_sizes():
         apogee.grid(18)
 
 
+@pytest.mark.parametrize("release", [12, 17])
+def test_chips_follow_each_other_on_the_grid(release):
+    wave = apogee.grid(release)
+    parts = apogee.ranges(release)
+    assert [p.start for p in parts] == [0, *(p.stop for p in parts[:2])]
+    assert parts[-1].stop == wave.size
+    # Between chips there is a gap of many pixels, within one there is none.
+    assert all(np.diff(wave)[p.stop - 1] > 20 for p in parts[:2])
+    assert all(np.diff(wave[p]).max() < 0.25 for p in parts)
+
+
 def test_windows_and_continuum_pixels():
     windows = apogee.windows()
     counts = {name: int(w.sum()) for name, w in windows.items()}
