@@ -45,6 +45,8 @@ OWNERS = {
     "matplotlib": {"plots"},
     "corner": {"plots"},
     "sedpy": {"sps"},
+    "sklearn": {"halos"},
+    "colossus": {"halos"},
     "fsps": {"sps"},
     "dask": {"catalog"},
     "distributed": {"catalog"},
@@ -53,7 +55,7 @@ OWNERS = {
 # Slow or fragile to import: only inside the function that needs them.
 LAZY = {
     "matplotlib", "corner", "arviz", "distrax", "tensorflow_probability", "fsps", "dask",
-    "distributed",
+    "distributed", "sklearn", "colossus",
 }  # fmt: skip
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # The one importer of published networks may use the unpickler, to refuse all but plain arrays.

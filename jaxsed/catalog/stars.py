@@ -17,6 +17,7 @@ from astropy.table import Table
 from jaxsed import files, infer
 from jaxsed import stars as st
 from jaxsed.catalog.errors import told
+from jaxsed.catalog.progress import counter
 from jaxsed.learn import History
 from jaxsed.stars import apogee, cannon, model
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
@@ -127,7 +128,7 @@ def predict_file(
             names = network.record.labels
             found = network.predict(
                 key, stars, draws=draws, flux_errors=flux_errors,
-                progress=_counter(progress),
+                progress=counter(progress, "spectra"),
             )  # fmt: skip
     labels_table(names, found).write(table, overwrite=True)
     counts = Counter(flag_text(1 << bit) for f in found.flag for bit in range(5) if f >> bit & 1)
@@ -136,15 +137,6 @@ def predict_file(
         f"{good} of {len(found.flag)} spectra without a flag: {table}",
         *(f"  {n}: {text}" for text, n in counts.most_common()),
     ]
-
-
-def _counter(wanted: bool) -> Any:
-    if not wanted:
-        return None
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    return lambda done, n: console.print(f"{done} of {n} spectra", end="\r" if done < n else "\n")
 
 
 def labels_table(names: Sequence[str], found: Labels) -> Table:

@@ -8,10 +8,12 @@ import typer
 
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.cli.commands import app
+from jaxsed.cli.halos import halos
 from jaxsed.cli.process import cores, prepare_process
 from jaxsed.cli.stars import stars
 
 app.add_typer(stars, name="stars")
+app.add_typer(halos, name="halos")
 
 __all__ = ["app", "cores", "main", "prepare_process"]
 

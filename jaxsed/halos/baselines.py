@@ -1,7 +1,7 @@
 """What a network must beat: the mean, a ridge regression and a random forest on the boxes' voxels.
 
-All see a box as histograms of its voxels: how many hold how many halos, and how the voxels' means of
-each feature are distributed.
+All see a box as histograms of its voxels: how many hold how many halos, and how the voxels' means
+of each feature are distributed.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def _check_names(names: tuple[str, ...], halos: Halos) -> None:
     lacking = [name for name in names if name not in halos.features]
     if lacking:
         raise ValueError(
-            f"the halos have no {', '.join(lacking)}, which the network was trained with; they have "
+            f"the halos have no {', '.join(lacking)}, which the training had; they have "
             f"{', '.join(sorted(halos.features))}"
         )
 

@@ -124,11 +124,12 @@ def halos(
     if outside.any():
         row, axis = np.argwhere(outside)[0]
         raise ValueError(
-            f"{source}: halo {row} is at {'xyz'[axis]} = {place[row, axis]:g} Mpc/h, outside of its "
-            f"box of {box_size:g}: positions count from the box's own corner (`cut` divides a "
+            f"{source}: halo {row} is at {'xyz'[axis]} = {place[row, axis]:g} Mpc/h, outside of "
+            f"its box of {box_size:g}: positions count from the box's own corner (`cut` divides a "
             "larger box; kpc/h are to be divided by 1000)"
         )
-    place = np.clip(place, 0.0, np.nextafter(box_size, 0.0)).astype(np.float32)
+    last = np.nextafter(np.float32(box_size), np.float32(0.0))
+    place = np.clip(place.astype(np.float32), 0.0, last)
     columns = {str(name): _column(name, values, n, source) for name, values in features.items()}
     if V_PEAK not in columns:
         raise ValueError(f"{source}: no feature {V_PEAK}; it has {', '.join(columns) or 'none'}")

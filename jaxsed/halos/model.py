@@ -93,7 +93,7 @@ class Record:
 class MassFunctions(NamedTuple):
     """Of many boxes; NaN where there is no finite result."""
 
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides the method of tuples
     """[box, bin] expected number of galaxies."""
     count_std: np.ndarray
     """[box, bin] how far the number in a box lies from it."""
@@ -117,8 +117,8 @@ def mass_functions(
     flag |= np.where(broken & (found > 0), int(BoxFlag.NUMERICAL_FAILURE), 0)
     count, std = (np.where(found[:, None] == 0, 0.0, a) for a in (count, count_std))
     count, std = (np.where((broken & (found > 0))[:, None], np.nan, a) for a in (count, std))
-    phi = [mass_function(a, record.edges, halos.volume) for a in (count, std)]
-    return MassFunctions(count, std, *phi, flag)
+    phi, phi_std = (mass_function(a, record.edges, halos.volume) for a in (count, std))
+    return MassFunctions(count, std, phi, phi_std, flag)
 
 
 @struct.dataclass

@@ -1,9 +1,10 @@
 """From a box of halos to the numbers of its galaxies: the residual network and a census of halos.
 
-The residual network (Nadler & To 2018) sees a field: the number of halos in each voxel and the means
-of their features.  Galaxies are counted, and a count is a sum over halos, which a field of means and a
-network of convolutions make hard to form.  So a second, small network looks at every halo by itself,
-and its outputs, summed over the box, are told to the last layers of the first: the *census*.
+The residual network (Nadler & To 2018) sees a field: the number of halos in each voxel and the
+means of their features.  Galaxies are counted, and a count is a sum over halos, which a field of
+means and a network of convolutions make hard to form.  So a second, small network looks at every
+halo by itself, and its outputs, summed over the box, are told to the last layers of the first: the
+*census*.
 
 Written for one box; the caller vmaps.
 """
@@ -24,6 +25,9 @@ from jaxsed.nets import mlp, resnet3d
 
 ACTIVATION = "relu"
 """Of the census, which is computed for every halo: others would take most of the time."""
+
+LIMIT = 5.0
+"""Logarithms stay within this, smoothly: no step of a training and no odd box can overflow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Network:
         field = paint(box, self.resnet.voxels)
         told = None if self.census is None else self._census(box)
         found = self.resnet(field if self.counted else field[..., 1:], told, key)
-        return Outputs(*jnp.split(found, 2))
+        ratio, excess = jnp.split(LIMIT * jnp.tanh(found / LIMIT), 2)
+        return Outputs(ratio, excess - 2.0)
 
     def _census(self, box: Box) -> Array:
         """[number] ln[(1 + sum over halos of relu(network of one halo)) / (1 + typical)]."""

@@ -71,8 +71,8 @@ class HaloSettings:
     """Networks of an ensemble."""
     fit: FitSettings = dataclasses.field(
         default_factory=lambda: FitSettings(
-            optimizer="nadam", schedule="cosine", learning_rates=(3e-3, 1e-5), batch_size=32,
-            epochs=60, patience=60, clip_norm=1.0,
+            optimizer="nadam", schedule="cosine", learning_rates=(1e-3, 1e-5), batch_size=32,
+            epochs=40, patience=40, warmup=0.1, clip_norm=1.0,
         )
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ def train(
     training = Batch(pack(halos.take(shown), features, slots), counts[shown])
     validation = Batch(pack(halos.take(held), features, slots), counts[held])
     found = np.bincount(halos.box, minlength=len(halos))[shown]
-    loss = _loss(settings, log_mean, halos.volume)
+    loss = loss_of(settings, log_mean, halos.volume)
     members, histories = [], []
     for i, k in enumerate(keys):
         key_init, key_fit = jax.random.split(k)
@@ -141,7 +141,8 @@ def train(
     record = Record(
         kind="resnet", edges=edges, features=features, box_size=halos.box_size,
         hubble=halos.hubble, v_peak_min=settings.v_peak_min, fewest=int(found.min()),
-        most=int(found.max()), slots=slots, boxes=len(shown), seed=int(jax.random.key_data(key)[-1]),
+        most=int(found.max()), slots=slots, boxes=len(shown),
+        seed=int(jax.random.key_data(key)[-1]),
     )  # fmt: skip
     model = HaloModel(tuple(members), log_mean, jnp.ones(len(edges) - 1), record)
     return calibrated(model, halos.take(held), counts[held]), histories
@@ -169,7 +170,8 @@ def log_means(counts: np.ndarray, edges: tuple[float, ...]) -> Array:
     return jnp.asarray(np.log(mean), jnp.float32)
 
 
-def _loss(settings: HaloSettings, log_mean: Array, volume: float) -> Any:
+def loss_of(settings: HaloSettings, log_mean: Array, volume: float) -> Any:
+    """The loss that `jaxsed.learn.fit` takes, for boxes of a volume in Mpc^3."""
     whiten = None
     if settings.covariance is not None:
         per_phi = np.diff(np.asarray(settings.edges)) * volume

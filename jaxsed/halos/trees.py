@@ -36,11 +36,10 @@ class Trees:
 
         def down(_: Any, node: Array) -> Array:
             asked = x[jnp.maximum(self.feature[trees, node], 0)]
-            onward = jnp.where(
+            return jnp.where(
                 asked <= self.threshold[trees, node],
                 self.left[trees, node], self.right[trees, node],
             )  # fmt: skip
-            return onward
 
         leaf = jax.lax.fori_loop(0, self.depth, down, jnp.zeros_like(trees))
         return self.value[trees, leaf].mean(axis=0)
@@ -63,7 +62,8 @@ class Trees:
     def of_arrays(cls, arrays: dict[str, np.ndarray], depth: int) -> Trees:
         """From what `arrays` gave."""
         names = ("feature", "threshold", "left", "right", "value")
-        return cls(*(jnp.asarray(arrays[f"trees/{name}"]) for name in names), depth)
+        stored: Any = {name: jnp.asarray(arrays[f"trees/{name}"]) for name in names}
+        return cls(depth=depth, **stored)
 
 
 @jax.jit
@@ -85,7 +85,7 @@ def of_sklearn(forest: Any) -> Trees:
         n = tree.node_count
         inner = tree.children_left >= 0
         feature[i, :n] = np.where(inner, tree.feature, -1)
-        # rows are 32-bit numbers: the largest one that is not above the threshold divides them alike
+        # rows have 32 bits: the largest such number not above the threshold divides them alike
         cut = tree.threshold.astype(np.float32)
         cut = np.where(cut > tree.threshold, np.nextafter(cut, np.float32(-np.inf)), cut)
         threshold[i, :n] = cut
@@ -93,4 +93,7 @@ def of_sklearn(forest: Any) -> Trees:
         right[i, :n] = np.where(inner, tree.children_right, np.arange(n))
         value[i, :n] = tree.value[:, :, 0]
     depth = max(tree.max_depth for tree in grown)
-    return Trees(*(jnp.asarray(a) for a in (feature, threshold, left, right, value)), depth)
+    as_jax = jnp.asarray
+    return Trees(
+        as_jax(feature), as_jax(threshold), as_jax(left), as_jax(right), as_jax(value), depth
+    )

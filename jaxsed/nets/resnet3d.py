@@ -1,10 +1,11 @@
 """A residual network over a cube of voxels (He et al. 2016; Nadler & To 2018, figure 4).
 
-    field -> convolution 3^3, stride 2 -> pool -> three stages of two residual blocks -> dense layers
+    field -> convolution 3^3, stride 2 -> pool -> three stages of two residual blocks -> dense
 
-Written for one field [voxel, voxel, voxel, channel]; the caller vmaps.  Cubes shrink to one voxel on
-the way, and of a kernel over so few voxels most taps only ever meet the zeros around them: those are
-not stored and not computed: the function stays as it is, with a third of the published weights.
+Written for one field [voxel, voxel, voxel, channel]; the caller vmaps.  Cubes shrink to one voxel
+on the way, and of a kernel over so few voxels most taps only ever meet the zeros around them.
+Those are not stored and not computed: the function stays as it is, with a third of the published
+weights.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ class ResNet:
             key: draws the dropout, if any.
         """
         sizes = self.architecture
-        seen = jnp.pad(x, (*[(FIRST.padding,) * 2] * 3, (0, 0)), "wrap" if sizes.wrap else "constant")
+        edges = (*[(FIRST.padding,) * 2] * 3, (0, 0))
+        seen = jnp.pad(x, edges, "wrap" if sizes.wrap else "constant")
         h = jax.nn.relu(_layer(self.first, seen, FIRST._replace(padding=0), sizes.norm))
         h = pool(h, sizes.pool)
         for first, *others in self.stages:
@@ -214,10 +216,10 @@ def convolve(weight: Array, x: Array, step: Step) -> Array:
     """[voxel, voxel, voxel, channel out] of x [voxel, voxel, voxel, channel], zero beyond the ends.
 
     out_ijk = sum_abc w_abc x_(s i + a - p)(s j + b - p)(s k + c - p), one product of matrices: the
-    voxels under the kernel lie side by side in a row of one of them.  Along the last axis a row holds
-    what a few neighbours see, and the kernel becomes a banded matrix: longer products of fewer and
-    longer pieces, which CPUs are faster at.  The library's convolution in three dimensions is a
-    hundred times slower on them.
+    voxels under the kernel lie side by side in a row of one of them.  Along the last axis a row
+    holds what a few neighbours see, and the kernel becomes a banded matrix: longer products of
+    fewer and longer pieces, which CPUs are faster at.  The library's convolution in three
+    dimensions is up to a hundred times slower on them.
     """
     n, (stride, padding) = x.shape[0], step
     m, taps, channels = step.size(n), step.taps(n), x.shape[-1]

@@ -4,25 +4,35 @@
 run, ``compare`` two sets of values, ``emulator_errors`` an emulator, ``validation_figures`` and
 ``spectrum_figures`` what ``jaxsed validate`` found, ``rank_histograms`` whether posteriors are
 calibrated, ``star_spectrum``, ``reading`` and ``label_residuals`` a star, what a network reads in
-it, and its labels; ``save_all`` writes PNGs of a run.  The figures are not known to pyplot, so
-nothing has to be closed and no backend is chosen: save one with ``figure.savefig``; a notebook
-shows it after ``%matplotlib inline``.
+it, and its labels; ``box_of_halos``, ``mass_functions``, ``stellar_masses`` and ``importances``
+halos, and what networks and forests make of them; ``save_all`` writes PNGs of a run.  The figures
+are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
+``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
 """
 
 from jaxsed.plots.calibration import rank_histograms
 from jaxsed.plots.emulator import emulator_errors
 from jaxsed.plots.galaxy import corner, sed, sfh
+from jaxsed.plots.halos import (
+    box_of_halos,
+    importances,
+    mass_functions,
+    stellar_masses,
+)
 from jaxsed.plots.run import catalog, compare, save_all
 from jaxsed.plots.spectrum import spectrum_fit
 from jaxsed.plots.stars import label_residuals, reading, star_spectrum
 from jaxsed.plots.validation import spectrum_figures, validation_figures
 
 __all__ = [
+    "box_of_halos",
     "catalog",
     "compare",
     "corner",
     "emulator_errors",
+    "importances",
     "label_residuals",
+    "mass_functions",
     "rank_histograms",
     "reading",
     "save_all",
@@ -31,5 +41,6 @@ __all__ = [
     "spectrum_figures",
     "spectrum_fit",
     "star_spectrum",
+    "stellar_masses",
     "validation_figures",
 ]

@@ -1,0 +1,163 @@
+"""`jaxsed halos`: catalogues of halos in, models and tables of mass functions out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from astropy.table import Table
+
+from jaxsed import files, halos, plots
+from jaxsed.catalog.errors import told
+from jaxsed.catalog.progress import counter
+from jaxsed.halos import baselines, forest, model
+from jaxsed.halos.model import BoxFlag, MassFunctions, flag_text
+
+
+def train_file(
+    data: Path,
+    output: Path,
+    network: str,
+    *,
+    channels: int = 20,
+    epochs: int = 40,
+    members: int = 1,
+    edges: Sequence[float] = halos.EDGES,
+    v_peak_min: float = 0.0,
+    periodic: bool = True,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[str]:
+    """Train on a file of halos with stellar masses and write the model; returns what to tell.
+
+    A killed training goes on from its checkpoints beside the output.
+
+    Raises JaxsedError for files that are not as expected.
+    """
+    with told():
+        found = halos.read_halos(data)
+        if network != "resnet":
+            kept = halos.fit_baseline(
+                found, network, edges=edges, v_peak_min=v_peak_min, seed=seed
+            )
+            kept.save(output)
+            return [f"fitted to {len(found)} boxes: {output}"]
+        settings = halos.HaloSettings(
+            edges=tuple(edges), v_peak_min=v_peak_min, members=members, periodic=periodic
+        )
+        resnet = dataclasses.replace(
+            settings.architecture.resnet, width=channels, wrap=periodic
+        )
+        settings = dataclasses.replace(
+            settings,
+            architecture=dataclasses.replace(settings.architecture, resnet=resnet),
+            fit=dataclasses.replace(settings.fit, epochs=epochs, patience=epochs),
+        )
+        trained, histories = halos.train(
+            jax.random.key(seed), found, settings=settings,
+            checkpoint=f"{output}.checkpoint", progress=progress,
+        )  # fmt: skip
+    trained.save(output)
+    for i in range(members):
+        Path(f"{output}.checkpoint.{i}").unlink(missing_ok=True)
+    figures = trained.record.validation
+    lines = [
+        f"best epoch {h.best_epoch} of {len(h.seconds)}, validation loss {h.best_loss:.3f}, "
+        f"{h.seconds[-1]:.0f} s: {h.stopped}"
+        for h in histories
+    ]
+    return [*lines, f"chi-square of boxes kept apart: {figures['chi2']:.2f}", str(output)]
+
+
+def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) -> list[str]:
+    """Predict the mass functions of a file of boxes and write a table; returns what to tell.
+
+    The table has a row per box: ``box``, for each bin of log10 stellar mass ``count_<lo>_<hi>``,
+    ``count_<lo>_<hi>_std``, ``phi_<lo>_<hi>`` (Mpc^-3 dex^-1) and ``phi_<lo>_<hi>_std``, then
+    ``flag`` and ``flag_text``.
+
+    Raises JaxsedError for files that are not as expected.
+    """
+    with told():
+        boxes = halos.read_halos(data)
+        load: Any = baselines.load if files.kind(path) == baselines.KIND else model.load
+        fitted = load(path)
+        found = fitted.predict(boxes, progress=counter(progress, "boxes"))
+    mass_table(boxes.ids, fitted.record.edges, found).write(table, overwrite=True)
+    counts = Counter(flag_text(bit) for f in found.flag for bit in BoxFlag if f & bit)
+    good = int((found.flag == 0).sum())
+    return [
+        f"{good} of {len(boxes)} boxes without a flag: {table}",
+        *(f"  {n}: {text}" for text, n in counts.most_common()),
+    ]
+
+
+def mass_table(ids: np.ndarray, edges: Sequence[float], found: MassFunctions) -> Table:
+    """One row per box; see `predict_file`."""
+    table = Table({"box": ids})
+    for j, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for kind in ("count", "phi"):
+            name = f"{kind}_{low:g}_{high:g}"
+            table[name] = getattr(found, kind)[:, j]
+            table[f"{name}_std"] = getattr(found, f"{kind}_std")[:, j]
+    table["flag"] = found.flag
+    table["flag_text"] = [flag_text(f) for f in found.flag]
+    return table
+
+
+def forest_file(
+    data: Path, output: Path, *, lowest: float = 0.0, seed: int = 0
+) -> list[str]:
+    """Grow a forest from halos to stellar masses; writes ``forest.h5``, ``forest.json`` and
+    pictures to a folder, and returns what to tell.
+
+    Raises JaxsedError for files that are not as expected.
+    """
+    with told():
+        grown, truth, found = forest.fit_forest(
+            halos.read_halos(data), lowest=lowest, seed=seed
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    grown.save(output / "forest.h5")
+    figures = grown.figures
+    (output / "forest.json").write_text(json.dumps(figures, indent=1))
+    plots.stellar_masses(truth, found).savefig(output / "stellar_masses.png")
+    plots.importances(figures["importance"], figures["permutation"]).savefig(
+        output / "importances.png"
+    )
+    ranked = sorted(figures["importance"].items(), key=lambda pair: -pair[1])
+    return [
+        f"{figures['halos'][1]} halos it never saw: R2 {figures['r2']:.3f}, scatter "
+        f"{figures['scatter']:.3f} dex (robust {figures['robust_scatter']:.3f}); out of bag "
+        f"{figures['out_of_bag']:.3f}",
+        "importances: " + ", ".join(f"{name} {share:.2f}" for name, share in ranked),
+        str(output),
+    ]
+
+
+def read_files(
+    path: Path,
+    output: Path,
+    columns: Mapping[str, str],
+    *,
+    size: float,
+    box_size: float,
+    hubble: float,
+    v_peak_min: float = 0.0,
+) -> str:
+    """Cut the halos of a table into boxes and write them; returns what to tell.
+
+    Raises JaxsedError for a file that is not as expected; the message names it.
+    """
+    with told():
+        found = halos.read_table(
+            path, columns, size=size, box_size=box_size, hubble=hubble, v_peak_min=v_peak_min
+        )
+    halos.write_halos(output, found)
+    return f"{found.box.size} halos in {len(found)} boxes: {output}"
