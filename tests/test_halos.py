@@ -175,35 +175,50 @@ def test_counts_have_gradients_with_respect_to_the_halos(trained, unseen):
     assert float(jnp.abs(slope[box.present == 0]).max()) == 0
 
 
-@pytest.mark.parametrize("change", [{"loss": "poisson"}, {"smoothness": 1.0}])
-def test_other_losses_train(seen, unseen, change):
-    few = dataclasses.replace(settings(**change).fit, epochs=15, patience=15)
-    found, (history,) = ha.train(
-        jax.random.key(0), seen, settings=dataclasses.replace(settings(**change), fit=few),
-        progress=False,
-    )  # fmt: skip
-    assert history.train_loss[-1] < history.train_loss[0]
-    truth = ha.galaxy_counts(unseen, EDGES)
-    mean = np.tile(ha.galaxy_counts(seen, EDGES).mean(axis=0), (len(unseen), 1))
-    assert ha.chi2(found.predict(unseen).count, truth).mean() < ha.chi2(mean, truth).mean()
+def value_of_loss(given, network, counts):
+    log_mean, volume = jnp.log(jnp.array([4.0, 3.0, 2.0])), 100.0
+    box = boxes.pack(universe(1, per_box=5), boxes.Features.of(universe(20)), 256)
+    batch = training.Batch(jax.tree.map(jnp.asarray, box), jnp.asarray(counts)[None])
+    return float(training.loss_of(given, log_mean, volume)(network, batch, jax.random.key(1)))
+
+
+def untrained():
+    """A network that says: the mean numbers, 4, 3 and 2."""
+    return networks.init(jax.random.key(0), 2, 3, architecture=settings().architecture)
+
+
+def test_the_poisson_loss_is_the_likelihood():
+    """Differences between counts are those of scipy's law, once what both losses share is gone."""
+    from scipy.stats import poisson
+
+    counts = [np.array([5.0, 1.0, 2.0]), np.array([2.0, 2.0, 4.0])]
+    mean, network = np.array([4.0, 3.0, 2.0]), untrained()
+    gap = [
+        value_of_loss(settings(loss="poisson"), network, n) - value_of_loss(settings(), network, n)
+        for n in counts
+    ]
+    expected = [
+        -(poisson.logpmf(n, mean) + np.log([np.prod(np.arange(1, k + 1)) for k in n])).sum()
+        - ha.chi2(mean, n)
+        for n in counts
+    ]
+    np.testing.assert_allclose(gap, expected, rtol=1e-5)
+
+
+def test_smoothness_asks_for_straight_mass_functions():
+    counts, network = np.array([5.0, 1.0, 2.0]), untrained()
+    rough = value_of_loss(settings(smoothness=2.0), network, counts)
+    plain = value_of_loss(settings(), network, counts)
+    bend = np.diff(np.log([4.0, 3.0, 2.0]), n=2)[0]
+    assert rough - plain == pytest.approx(2.0 * bend**2, rel=1e-3)
 
 
 def test_the_loss_with_a_covariance_is_chi_square():
-    """A diagonal covariance of Poisson errors is the loss without one, but for the floor."""
-    log_mean, volume = jnp.log(jnp.array([4.0, 3.0, 2.0])), 100.0
-    counts = jnp.array([[5.0, 1.0, 2.0]])
-    width = np.diff(EDGES) * volume
-    covariance = np.diag((np.array([5.0, 1.0, 2.0]) + 1.0) / width**2)
-    seen = universe(1, per_box=5)
-    box = boxes.pack(seen, boxes.Features.of(universe(20)), 256)
-    network = networks.init(jax.random.key(0), 2, 3, architecture=settings().architecture)
-    values = [
-        float(training.loss_of(s, log_mean, volume)(
-            network, training.Batch(jax.tree.map(jnp.asarray, box), counts), jax.random.key(1)
-        ))
-        for s in (settings(), settings(covariance=covariance))
-    ]  # fmt: skip
-    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    """A diagonal covariance of the counts' own variances is the loss without one."""
+    counts, network = np.array([5.0, 1.0, 2.0]), untrained()
+    covariance = np.diag((counts + 1.0) / (np.diff(EDGES) * 100.0) ** 2)
+    plain = value_of_loss(settings(), network, counts)
+    assert value_of_loss(settings(covariance=covariance), network, counts) == pytest.approx(plain)
 
 
 def test_a_forest_is_that_of_scikit_learn():

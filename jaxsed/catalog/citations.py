@@ -143,6 +143,19 @@ CITATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Garcia Perez, A. E., Allende Prieto, C., Holtzman, J. A., et al. 2016, AJ, 151, 144",
         ),
     ),
+    "halos": (
+        "halos and galaxies: networks, mass functions of halos, the relation of their masses",
+        (
+            "Nadler, E. O., & To, C.-H. 2018, Efficient neural network implementation of the "
+            "UniverseMachine",
+            "Behroozi, P., Wechsler, R. H., Hearin, A. P., & Conroy, C. 2019, MNRAS, 488, 3143",
+            "Behroozi, P. S., Wechsler, R. H., & Conroy, C. 2013, ApJ, 770, 57",
+            "Tinker, J., Kravtsov, A. V., Klypin, A., et al. 2008, ApJ, 688, 709",
+            "Diemer, B. 2018, ApJS, 239, 35 (colossus)",
+            "Pedregosa, F., Varoquaux, G., Gramfort, A., et al. 2011, JMLR, 12, 2825 "
+            "(scikit-learn)",
+        ),
+    ),
     "diagnostics": (
         "convergence diagnostics",
         (

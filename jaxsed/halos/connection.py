@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
-from jax.scipy.special import ndtr
+from jax.scipy.special import erfc
 
 from jaxsed import params
 from jaxsed.likelihood import photometry
@@ -101,9 +101,10 @@ class GalaxyHalo:
         """[bin] phi."""
         mean = stellar_mass(theta, self.log_mass)
         spread = jnp.sqrt(theta.scatter**2 + OBSERVED_SCATTER**2)
-        below = ndtr((self.edges[:, None] - mean) / spread)
+        # what lies above is tiny for the many small halos, and exact where what lies below is not
+        above = 0.5 * erfc((self.edges[:, None] - mean) / (spread * np.sqrt(2.0)))
         number = self.centrals + self.satellites * jnp.exp(theta.ln_satellites)
-        return jnp.diff(below, axis=0) @ number / jnp.diff(self.edges)
+        return -jnp.diff(above, axis=0) @ number / jnp.diff(self.edges)
 
     def derived(self, theta: Relation) -> StellarMasses:
         """Stellar masses that the relation gives."""

@@ -1,0 +1,113 @@
+"""The relation of stellar to halo mass, and the mass function that follows from it."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsed import halos as ha
+from jaxsed.halos import connection
+from jaxsed.halos.connection import Relation
+
+EDGES = np.arange(9.0, 12.01, 0.25)
+BROKEN = Relation(12.0, -1.5, 2.0, 0.5, 0.4, -1.0, 0.2, 0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ha.galaxy_halo(EDGES)
+
+
+def test_the_relation_is_that_of_the_universemachine(shared_data):
+    """The published parameters in the published form, written out here in numpy."""
+    with open(shared_data / "halos" / "um_dr1_smhm_params.json") as file:
+        p = json.load(file)["med_all"]
+    for z in (0.0, 0.1, 1.0):
+        a, ln_a = 1 / (1 + z), np.log(1 / (1 + z))
+        m1 = p["M_1"] + p["M_1_A"] * (a - 1) - p["M_1_A2"] * ln_a + p["M_1_Z"] * z
+        e = p["EFF_0"] + p["EFF_0_A"] * (a - 1) - p["EFF_0_A2"] * ln_a + p["EFF_0_Z"] * z
+        alpha = p["ALPHA"] + p["ALPHA_A"] * (a - 1) - p["ALPHA_A2"] * ln_a + p["ALPHA_Z"] * z
+        beta = p["BETA"] + p["BETA_A"] * (a - 1) + p["BETA_Z"] * z
+        gamma = 10 ** (p["GAMMA"] + p["GAMMA_A"] * (a - 1) + p["GAMMA_Z"] * z)
+        mass = np.linspace(10.5, 14.0, 30)
+        x = mass - m1
+        expected = m1 + e - np.log10(10 ** (-alpha * x) + 10 ** (-beta * x))
+        expected += gamma * np.exp(-0.5 * (x / p["DELTA"]) ** 2)
+        found = connection.stellar_mass(ha.universemachine(z), jnp.asarray(mass))
+        np.testing.assert_allclose(found, expected, atol=6e-3)
+
+
+def test_halos_and_satellites_are_those_of_a_simulation(shared_data):
+    """Peak masses of mini-Millennium: a volume of its size has a scatter of several percent."""
+    with np.load(shared_data / "halos" / "mini_millennium_z0.npz", allow_pickle=False) as data:
+        mass = np.log10(np.maximum(data["mpeak"].astype(float), 1e-9) * 1e10 / 0.73)
+    model = ha.galaxy_halo(EDGES, redshift=0.0, hubble=0.73, matter=0.25, baryons=0.045,
+                           sigma8=0.9, tilt=1.0)  # fmt: skip
+    volume = (62.5 / 0.73) ** 3
+    for low, high in ((11.5, 12.0), (12.0, 12.5), (12.5, 13.0)):
+        inside = (connection.GRID >= low) & (connection.GRID < high)
+        expected = np.asarray(model.centrals + model.satellites)[inside].sum() * volume
+        assert np.sum((mass >= low) & (mass < high)) == pytest.approx(expected, rel=0.2)
+
+
+def test_galaxies_are_as_many_as_halos(model):
+    """Bins that hold all stellar masses hold all halos."""
+    wide = model.replace(edges=jnp.array([-30.0, 30.0]))
+    total = float(wide(BROKEN)[0] * 60.0)
+    assert total == pytest.approx(float(jnp.sum(model.centrals + model.satellites)), rel=1e-4)
+
+
+def test_the_sum_is_that_of_drawn_galaxies(model):
+    generator = np.random.default_rng(0)
+    rate = np.asarray(model.centrals + model.satellites, float)
+    volume = 2e6
+    halos = np.repeat(connection.GRID, generator.poisson(rate * volume))
+    mean = np.asarray(connection.stellar_mass(BROKEN, jnp.asarray(halos, jnp.float32)))
+    spread = np.hypot(BROKEN.scatter, connection.OBSERVED_SCATTER)
+    counts = np.histogram(mean + spread * generator.normal(size=halos.size), EDGES)[0]
+    expected = np.asarray(model(BROKEN)) * np.diff(EDGES) * volume
+    assert np.all(np.abs(counts - expected) < 5 * np.sqrt(expected) + 1)
+
+
+def test_the_posterior_has_finite_gradients_and_its_peak_at_the_truth(model):
+    phi = np.asarray(model(BROKEN))
+    problem = ha.connection_problem(EDGES, phi, 0.05 * phi, floor=0.0)
+    theta = jax.tree.map(jnp.asarray, BROKEN)
+    x = problem.unconstrain(theta)
+    assert float(problem.chi2(problem.forward(theta))) == pytest.approx(0.0, abs=1e-6)
+    places = jnp.concatenate([x[None], 3 * jax.random.normal(jax.random.key(0), (200, x.size))])
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(problem.logdensity)))(places)
+    assert np.isfinite(values).all() and np.isfinite(slopes).all()
+
+
+def test_cosmology_of_others_stays_set():
+    from colossus.cosmology import cosmology
+
+    cosmology.setCosmology("WMAP9", persistence="")
+    ha.galaxy_halo(EDGES)
+    assert cosmology.getCurrent().name == "WMAP9"
+
+
+def test_observed_mass_functions(tmp_path, shared_data):
+    edges, phi, error = ha.read_smf(shared_data / "halos" / "moustakas_z0.01_z0.20.smf")
+    assert (edges[0], edges[-1], phi.size) == (9.0, 12.0, 30)
+    assert phi[0] == pytest.approx(0.012931, rel=1e-3)
+    assert error[0] == pytest.approx(0.00048, rel=2e-2)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "a.smf"
+    with pytest.raises(FileNotFoundError):
+        ha.read_smf(path)
+    path.write_text("9 9.1 1e-2 1e-3\n")
+    with pytest.raises(ValueError, match="five columns"):
+        ha.read_smf(path)
+    path.write_text("9 9.1 1e-2 1e-3 1e-3\n9.3 9.4 1e-2 1e-3 1e-3\n")
+    with pytest.raises(ValueError, match="join"):
+        ha.read_smf(path)
+    with pytest.raises(ValueError, match="edges"):
+        ha.connection_problem([9, 10], [1e-2, 1e-2], [1e-3, 1e-3])
+    with pytest.raises(ValueError, match="error above zero"):
+        ha.connection_problem([9, 10, 11], [1e-2, 1e-2], [1e-3, 0.0])
