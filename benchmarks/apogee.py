@@ -180,18 +180,20 @@ def uncertainties(
     }  # fmt: skip
     out: dict[str, Any] = {}
     for name, (found, draws) in methods.items():
-        factors = calibrated(found, key, held, draws).calibration
-        bare = dataclasses.replace(found, calibration=jnp.ones_like(factors))
-        out[name] = {"factors": np.asarray(factors).tolist()}
+        fitted = calibrated(found, key, held, draws)
+        bare = dataclasses.replace(found, calibration=jnp.ones_like(fitted.calibration))
+        out[name] = {"factors": np.asarray(fitted.calibration).tolist()}
         for test in ("high", "low"):
             stars, truth, _ = tests[test]
             labels = labelled(bare, key, stars, draws)
             scale = np.asarray(network.scaling.std)
             gap = (labels.value - truth) / scale
+            own = np.hypot(labels.std_model, labels.std_predictive)
+            std = np.hypot(np.asarray(fitted.calibration) * own, labels.std_flux)
             out[name][test] = {
                 "scatter": float(np.mean([st.robust_scatter(g) for g in gap.T])),
                 "alone": quality(labels.value, labels.std, truth, scale),
-                "calibrated": quality(labels.value, labels.std * factors, truth, scale),
+                "calibrated": quality(labels.value, std, truth, scale),
             }
     return out
 

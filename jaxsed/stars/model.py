@@ -32,7 +32,7 @@ class StarModel:
     scaling: Scaling
     reach: Reach
     calibration: Array
-    """[label] factor on the total uncertainty, from the validation spectra."""
+    """[label] factor on what the network says of its uncertainty, from the validation spectra."""
     laplace: Any
     """Posterior covariances of the last layer's weights [label] of [input, input], one tuple per
     member, or None.  With them a prediction draws no dropout masks."""
@@ -94,7 +94,7 @@ class StarModel:
         value, model, predictive, distance, noise = columns
         flag = stars.flag.copy()
         flag |= np.where(distance > 1, int(StarFlag.OUTSIDE_TRAINING), 0)
-        total = np.asarray(self.calibration) * np.sqrt(model + predictive + noise)
+        total = np.sqrt(np.asarray(self.calibration) ** 2 * (model + predictive) + noise)
         broken = ~np.isfinite(value + total).all(axis=1)
         flag |= np.where(broken, int(StarFlag.NUMERICAL_FAILURE), 0)
         lost = broken | ((flag & int(StarFlag.NO_PIXELS)) != 0)

@@ -71,7 +71,7 @@ class Labels(NamedTuple):
     std_flux: np.ndarray
     """[star, label] what the uncertainties of the flux do to the labels; zero if not asked for."""
     std: np.ndarray
-    """[star, label] all of them in quadrature, times the calibration."""
+    """[star, label] all in quadrature, the first two times the calibration."""
     distance: np.ndarray
     """[star] from the spectra of the training; beyond 1 it is unlike them."""
     flag: np.ndarray

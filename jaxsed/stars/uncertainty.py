@@ -76,9 +76,10 @@ def calibrated(
     """With uncertainties that are right on average for stars that the training never saw.
 
     The factor f of a label is that with which 68.3 % of the differences from known labels are
-    below sqrt((f std)^2 + sigma^2), as they are for Gaussian errors of that size; sigma, the known
-    uncertainty of the labels themselves, is part of what differs.  Where it is most of it, little
-    is learned about f, which is kept above 0.2.  Fewer than 30 stars with a label leave it at 1.
+    below sqrt((f std)^2 + sigma^2), as they are for Gaussian errors of that size; std is what the
+    network says, and sigma the known part of what differs: the uncertainty of the labels, and of
+    the flux where it is propagated.  Where sigma is most of it, little is learned about f, which is
+    kept above 0.2.  Fewer than 30 stars with a label leave it at 1.
 
     Args:
         model: a trained network or ensemble.
@@ -91,14 +92,15 @@ def calibrated(
     """
     _check_labels(model, held)
     assert held.labels is not None and held.label_error is not None
-    model = dataclasses.replace(model, calibration=jnp.ones(len(held.names)))
     found = model.predict(key, held, draws=draws, flux_errors=flux_errors)
     difference = found.value - held.labels
+    said = np.hypot(found.std_model, found.std_predictive)
+    known = np.hypot(held.label_error, found.std_flux)
     factors, figures = [], {}
     for j, name in enumerate(model.record.labels):
         # A difference is below that size from this factor on.
-        own = np.sqrt(np.maximum(difference[:, j] ** 2 - held.label_error[:, j] ** 2, 0.0))
-        needed = (own / found.std[:, j])[np.isfinite(difference[:, j])]
+        own = np.sqrt(np.maximum(difference[:, j] ** 2 - known[:, j] ** 2, 0.0))
+        needed = (own / said[:, j])[np.isfinite(difference[:, j])]
         enough = needed.size >= ENOUGH
         factors.append(max(float(np.quantile(needed, 0.683)), LEAST) if enough else 1.0)
         finite = difference[np.isfinite(difference[:, j]), j]
