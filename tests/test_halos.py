@@ -397,6 +397,7 @@ def test_from_the_command_line(seen, unseen, tmp_path, capsys):
     assert "without a flag" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_network_from_the_command_line(seen, tmp_path):
     data, out, table = tmp_path / "seen.h5", tmp_path / "m.h5", tmp_path / "out.fits"
     ha.write_halos(data, seen.take(np.arange(50)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -331,16 +332,13 @@ def _parts(path: str | Path, columns: Mapping[str, str], rows: int) -> Iterator[
         known = [word.partition("(")[0] if word.endswith(")") else word for word in header]
         _check_columns(path, columns, known)
         places = [known.index(column) for column in columns.values()]
-        while True:
+        numbers = (line for line in file if not line.startswith("#") and line.strip())
+        while lines := list(itertools.islice(numbers, rows)):
             try:
-                part = np.loadtxt(file, usecols=places, max_rows=rows, ndmin=2, comments="#")
+                part = np.loadtxt(lines, usecols=places, ndmin=2)
             except (ValueError, IndexError) as error:
                 raise ValueError(f"{path}: not columns of numbers ({error})") from error
-            if not part.size:
-                return
             yield dict(zip(columns, part.T, strict=True))
-            if len(part) < rows:
-                return
 
 
 def _check_columns(path: str | Path, columns: Mapping[str, str], known: list[str]) -> None:
