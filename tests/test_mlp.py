@@ -24,6 +24,8 @@ def test_equation(activation):
         a = h @ np.asarray(w, float) + np.asarray(b, float)
         if activation == "gelu_tanh":
             h = numpy_gelu(a)
+        elif activation == "relu":
+            h = np.maximum(a, 0.0)
         else:
             alpha, beta = (np.asarray(v, float) for v in rest)
             h = (beta + (1 - beta) / (1 + np.exp(-alpha * a))) * a
