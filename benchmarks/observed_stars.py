@@ -47,7 +47,6 @@ ATLAS, APOGEE = 100_000, 22_500
 ATLAS_ERROR = 0.005
 """Of the atlas, which gives none."""
 
-
 MASKED = 1.0
 """Uncertainty from which a pixel of binspec is unusable: about 100 marks one."""
 

@@ -77,6 +77,21 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, 
         raise ValueError(f"{path}: not a readable {kind!r} file ({error})") from error
 
 
+def opened(path: str | Path) -> h5py.File:
+    """A user's HDF5 file, to be read.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an HDF5 file; the message names it.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: not an HDF5 file ({error})") from error
+
+
 def kind(path: str | Path) -> str:
     """What a component's file says that it is.
 

@@ -15,7 +15,7 @@ from astropy.table import Table
 
 from jaxsed import files, halos, plots
 from jaxsed.catalog.errors import told
-from jaxsed.catalog.progress import counter
+from jaxsed.catalog.progress import checkpoint_of, counter, forget_checkpoints, told_of
 from jaxsed.halos import baselines, forest, model
 from jaxsed.halos.model import BoxFlag, MassFunctions, flag_text
 
@@ -61,18 +61,13 @@ def train_file(
         )
         trained, histories = halos.train(
             jax.random.key(seed), found, settings=settings,
-            checkpoint=f"{output}.checkpoint", progress=progress,
+            checkpoint=checkpoint_of(output), progress=progress,
         )  # fmt: skip
     trained.save(output)
-    for i in range(members):
-        Path(f"{output}.checkpoint.{i}").unlink(missing_ok=True)
+    forget_checkpoints(output, members)
     figures = trained.record.validation
-    lines = [
-        f"best epoch {h.best_epoch} of {len(h.seconds)}, validation loss {h.best_loss:.3f}, "
-        f"{h.seconds[-1]:.0f} s: {h.stopped}"
-        for h in histories
-    ]
-    return [*lines, f"chi-square of boxes kept apart: {figures['chi2']:.2f}", str(output)]
+    apart = f"chi-square of boxes kept apart: {figures['chi2']:.2f}"
+    return [*told_of(histories), apart, str(output)]
 
 
 def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) -> list[str]:

@@ -1,8 +1,11 @@
-"""A line that says how far a prediction is."""
+"""What a training or a prediction tells while it runs and when it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxsed.learn import History
 
 
 def counter(wanted: bool, things: str) -> Callable[[int, int], None] | None:
@@ -13,3 +16,23 @@ def counter(wanted: bool, things: str) -> Callable[[int, int], None] | None:
 
     console = Console(stderr=True)
     return lambda done, n: console.print(f"{done} of {n} {things}", end="\r" if done < n else "\n")
+
+
+def told_of(histories: Sequence[History]) -> list[str]:
+    """A line for each training."""
+    return [
+        f"best epoch {h.best_epoch} of {len(h.seconds)}, validation loss {h.best_loss:.4f}, "
+        f"{h.seconds[-1]:.0f} s: {h.stopped}"
+        for h in histories
+    ]
+
+
+def checkpoint_of(output: Path) -> str:
+    """Where the members of an ensemble keep their checkpoints: this and their numbers."""
+    return f"{output}.checkpoint"
+
+
+def forget_checkpoints(output: Path, members: int) -> None:
+    """Of a training that has ended."""
+    for i in range(members):
+        Path(f"{checkpoint_of(output)}.{i}").unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from astropy.table import Table
 from jaxsed import files, infer
 from jaxsed import stars as st
 from jaxsed.catalog.errors import told
-from jaxsed.catalog.progress import counter
+from jaxsed.catalog.progress import checkpoint_of, counter, forget_checkpoints, told_of
 from jaxsed.learn import History
 from jaxsed.stars import apogee, cannon, model
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
@@ -60,11 +60,10 @@ def train_file(
         )
         found, histories = st.train(
             jax.random.key(seed), stars, network, settings=settings,
-            checkpoint=f"{output}.checkpoint", progress=progress,
+            checkpoint=checkpoint_of(output), progress=progress,
         )  # fmt: skip
     found.save(output)
-    for i in range(members):
-        Path(f"{output}.checkpoint.{i}").unlink(missing_ok=True)
+    forget_checkpoints(output, members)
     return [*_report(found, histories), str(output)]
 
 
@@ -82,11 +81,7 @@ def _apogee_windows(stars: Spectra) -> dict[str, np.ndarray]:
 
 
 def _report(found: StarModel, histories: Sequence[History]) -> list[str]:
-    lines = [
-        f"best epoch {h.best_epoch} of {len(h.seconds)}, validation loss {h.best_loss:.4f}, "
-        f"{h.seconds[-1]:.0f} s: {h.stopped}"
-        for h in histories
-    ]
+    lines = told_of(histories)
     for (name, figures), factor in zip(
         found.record.validation.items(), np.asarray(found.calibration), strict=True
     ):

@@ -15,10 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsed import files
-from jaxsed.halos.boxes import Features, check_edges, galaxy_counts, pack, paint, slots_of
-from jaxsed.halos.catalogue import Halos
+from jaxsed.halos.boxes import (
+    EDGES,
+    Features,
+    check_edges,
+    galaxy_counts,
+    pack,
+    paint,
+    slots_of,
+)
+from jaxsed.halos.catalogue import V_PEAK_CUT, Halos
 from jaxsed.halos.model import MassFunctions, Record, mass_functions
-from jaxsed.halos.training import EDGES, V_PEAK_CUT
 from jaxsed.halos.trees import Trees, of_sklearn
 
 KIND = "halo baseline"

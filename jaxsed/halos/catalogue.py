@@ -11,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from jaxsed import files
+
 V_PEAK = "v_peak"
 """The feature that every catalogue has."""
 
@@ -200,13 +202,7 @@ def read_halos(path: str | Path) -> Halos:
     Raises FileNotFoundError, and ValueError for a file that lacks something or whose arrays are not
     as `halos` wants them; the message names the file.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: not an HDF5 file ({error})") from error
-    with file:
+    with files.opened(path) as file:
         lacking = [name for name in ("box", "position", V_PEAK) if name not in file]
         if lacking:
             raise ValueError(

@@ -10,6 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from jaxsed import files
+
 SENTINEL = -9000.0
 """A label at or below this is missing: surveys write -9999."""
 
@@ -183,13 +185,7 @@ def read_spectra(path: str | Path) -> Spectra:
     Raises FileNotFoundError, and ValueError for a file that lacks a dataset or whose arrays are
     not as `spectra` wants them; the message names the file.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: not an HDF5 file ({error})") from error
-    with file:
+    with files.opened(path) as file:
         missing = [n for n in ("flux", "flux_uncertainty", "wave_A") if n not in file]
         if "labels" in file and "label_names" not in file:
             missing.append("label_names")
