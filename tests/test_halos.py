@@ -1,38 +1,17 @@
-"""Halos: catalogues and boxes, the network, what it must beat, the command."""
+"""Halos: boxes, the network, what it must beat."""
 
 import dataclasses
-import json
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from astropy.table import Table
+from halo_data import EDGES, SIZE, universe
 
-from jaxsed import cli
 from jaxsed import halos as ha
-from jaxsed.halos import baselines, boxes, catalogue, forest, model, networks, training, trees
+from jaxsed.halos import baselines, boxes, forest, model, networks, training, trees
 from jaxsed.learn import FitSettings
 from jaxsed.nets import resnet3d
-
-SIZE = 25.0
-EDGES = (9.5, 10.0, 10.5, 11.0)
-
-
-def universe(n, seed=0, per_box=60):
-    """Boxes of halos whose galaxies follow their peak velocities and a second property."""
-    generator = np.random.default_rng(seed)
-    count = generator.poisson(per_box * generator.uniform(0.4, 1.6, n))
-    box = np.repeat(np.arange(n), count)
-    total = box.size
-    log_v = 2.0 + generator.exponential(0.18, total)
-    spin = generator.normal(size=total)
-    log_mass = 9.5 + 2.5 * (log_v - 2.0) + 0.3 * spin + 0.05 * generator.normal(size=total)
-    return ha.halos(
-        box, SIZE * generator.random((total, 3)), {"v_peak": 10**log_v, "spin": spin},
-        box_size=SIZE, hubble=0.7, stellar_mass=10**log_mass, boxes=np.arange(n),
-    )  # fmt: skip
 
 
 def settings(**changes):
@@ -59,30 +38,6 @@ def unseen():
 @pytest.fixture(scope="module")
 def trained(seen):
     return ha.train(jax.random.key(0), seen, settings=settings(), progress=False)[0]
-
-
-def test_galaxies_are_counted_and_divided_by_volume_and_width():
-    found = ha.halos(
-        [3, 3, 5], np.full((3, 3), 1.0), {"v_peak": [100.0, 200.0, 300.0]}, box_size=7.0,
-        hubble=0.7, stellar_mass=[10**9.6, 0.0, 10**10.9],
-    )  # fmt: skip
-    counts = ha.galaxy_counts(found, EDGES)
-    np.testing.assert_array_equal(counts, [[1, 0, 0], [0, 0, 1]])
-    assert found.volume == pytest.approx(1000.0)
-    np.testing.assert_allclose(ha.mass_function(counts, EDGES, found.volume)[0], [2e-3, 0, 0])
-
-
-def test_boxes_can_be_taken_in_any_order_and_twice(seen):
-    some = seen.take([7, 2, 7])
-    counts = ha.galaxy_counts(seen, EDGES)
-    np.testing.assert_array_equal(ha.galaxy_counts(some, EDGES), counts[[7, 2, 7]])
-    np.testing.assert_array_equal(some.ids, [7, 2, 7])
-
-
-def test_a_cut_in_velocity_loses_halos_and_no_box(seen):
-    cut = seen.above(1e9)
-    assert len(cut) == len(seen)
-    assert cut.box.size == 0
 
 
 def test_a_field_holds_numbers_and_means():
@@ -249,47 +204,6 @@ def test_a_forest_of_halos_knows_what_matters(tmp_path):
     assert again.figures["r2"] == found.figures["r2"]
 
 
-def arrays(n=4):
-    generator = np.random.default_rng(0)
-    return {
-        "box": np.arange(n) % 2, "position": SIZE * generator.random((n, 3)),
-        "features": {"v_peak": np.full(n, 200.0) + np.arange(n)}, "box_size": SIZE, "hubble": 0.7,
-        "stellar_mass": np.full(n, 1e10),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"position": np.full((4, 3), 25.5)}, r"halo 0 is at x = 25.5 Mpc/h.*outside"),
-        ({"position": np.full((4, 3), np.nan)}, "outside"),
-        ({"position": np.zeros((3, 3))}, r"\[4 halos, 3\]"),
-        ({"box": np.zeros(4)}, "integers"),
-        ({"features": {"v_peak": [2.1, 2.2, 2.3, 2.4]}}, r"km/s, not logarithms.*10\*\*x"),
-        ({"features": {"v_peak": [200, 0, 200, 200]}}, "halo 1 is 0 km/s"),
-        ({"features": {"v_peak": [200, np.nan, 200, 200]}}, "halo 1 is nan"),
-        ({"features": {"spin": np.ones(4)}}, "no feature v_peak"),
-        ({"stellar_mass": [1e10, 1e10, np.nan, 1e10]}, "stellar_mass of halo 2 is nan"),
-        ({"stellar_mass": [1e10, -1.0, 1e10, 1e10]}, "halo 1 is -1"),
-        ({"stellar_mass": [10.0, 10.5, 9.0, 11.0]}, "not logarithms"),
-        ({"hubble": 67.8}, "100 km/s/Mpc"),
-        ({"box_size": 0.0}, "above zero"),
-        ({"boxes": [0]}, "every box"),
-    ],
-)
-def test_hostile_halos_are_refused(change, complaint):
-    given = arrays() | change
-    with pytest.raises(ValueError, match=complaint):
-        ha.halos(given.pop("box"), given.pop("position"), given.pop("features"), **given)
-
-
-def test_a_halo_on_the_far_side_is_in_the_box():
-    given = arrays()
-    given["position"][0] = SIZE
-    found = ha.halos(given.pop("box"), given.pop("position"), given.pop("features"), **given)
-    assert found.position.max() < SIZE
-
-
 def test_empty_and_strange_boxes_are_flagged(trained):
     crowded = universe(1, per_box=2000)
     one = ha.halos(
@@ -324,117 +238,3 @@ def test_training_needs_galaxies_in_every_bin(seen):
         ha.galaxy_counts(seen, (10, 10))
     with pytest.raises(ValueError, match="unknown loss"):
         settings(loss="mse")
-
-
-def test_files(seen, tmp_path):
-    path = tmp_path / "halos.h5"
-    ha.write_halos(path, seen)
-    found = ha.read_halos(path)
-    np.testing.assert_array_equal(found.box, seen.box)
-    np.testing.assert_array_equal(found.features["spin"], seen.features["spin"])
-    np.testing.assert_allclose(found.stellar_mass, seen.stellar_mass)
-    with h5py.File(path, "a") as file:
-        del file["v_peak"], file.attrs["hubble"]
-    with pytest.raises(ValueError, match="no dataset v_peak"):
-        ha.read_halos(path)
-    with h5py.File(path, "a") as file:
-        file["v_peak"] = seen.features["v_peak"]
-    with pytest.raises(ValueError, match="no attribute hubble"):
-        ha.read_halos(path)
-    (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(ValueError, match="not an HDF5"):
-        ha.read_halos(tmp_path / "text.h5")
-    with pytest.raises(FileNotFoundError):
-        ha.read_halos(tmp_path / "none.h5")
-
-
-@pytest.mark.parametrize("kind", ["hlist", "fits", "csv"])
-def test_tables_of_a_whole_simulation_are_cut(tmp_path, kind):
-    generator = np.random.default_rng(0)
-    xyz, v = 50 * generator.random((500, 3)), generator.uniform(50, 400, 500)
-    path = tmp_path / f"halos.{kind}"
-    if kind == "hlist":
-        header = "scale(0) id(1) x(2) y(3) z(4) Vpeak(5)\nmore about it"
-        rows = np.column_stack([np.ones(500), np.arange(500), xyz, v])
-        np.savetxt(path, rows, header=header)
-    else:
-        Table([*xyz.T, v], names=["x", "y", "z", "Vpeak"]).write(path)
-    columns = {"x": "x", "y": "y", "z": "z", "v_peak": "Vpeak"}
-    found = ha.read_table(
-        path, columns, size=50, box_size=25, hubble=0.7, v_peak_min=100, rows=64
-    )
-    assert len(found) == 8
-    assert found.box.size == (v >= 100).sum()
-    number, place = catalogue.cut(xyz, 50, 25)
-    np.testing.assert_array_equal(
-        np.bincount(found.box, minlength=8), np.bincount(number[v >= 100], minlength=8)
-    )
-    np.testing.assert_allclose((place + 25 * (xyz >= 25)), xyz, atol=1e-6)
-    with pytest.raises(ValueError, match="no column Vmax; it has"):
-        ha.read_table(path, columns | {"v_peak": "Vmax"}, size=50, box_size=25, hubble=0.7)
-    with pytest.raises(ValueError, match="do not fill"):
-        ha.read_table(path, columns, size=50, box_size=20, hubble=0.7)
-
-
-def test_from_the_command_line(seen, unseen, tmp_path, capsys):
-    data, fresh = tmp_path / "seen.h5", tmp_path / "unseen.h5"
-    ha.write_halos(data, seen)
-    ha.write_halos(fresh, dataclasses.replace(unseen, stellar_mass=None))
-    out, table = tmp_path / "m.h5", tmp_path / "out.ecsv"
-    bins = ["--bins", "9.5", "11", "3"]
-    cli.app(
-        ["halos", "train", str(data), "-o", str(out), "--network", "forest", *bins],
-        standalone_mode=False,
-    )
-    cli.app(["halos", "predict", str(out), str(fresh), "-t", str(table)], standalone_mode=False)
-    found = Table.read(table)
-    assert len(found) == len(unseen)
-    assert {"box", "count_9.5_10", "count_9.5_10_std", "phi_10.5_11", "phi_10.5_11_std"} <= set(
-        found.colnames
-    )
-    truth = ha.galaxy_counts(unseen, EDGES)
-    assert np.corrcoef(found["count_10_10.5"], truth[:, 1])[0, 1] > 0.5
-    assert "without a flag" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_network_from_the_command_line(seen, tmp_path):
-    data, out, table = tmp_path / "seen.h5", tmp_path / "m.h5", tmp_path / "out.fits"
-    ha.write_halos(data, seen.take(np.arange(50)))
-    cli.app(
-        ["halos", "train", str(data), "-o", str(out), "--channels", "2", "--epochs", "1", "-q",
-         "--bins", "9.5", "11", "3"],
-        standalone_mode=False,
-    )  # fmt: skip
-    cli.app(["halos", "predict", str(out), str(data), "-t", str(table), "-q"],
-            standalone_mode=False)  # fmt: skip
-    assert len(Table.read(table)) == 50
-    assert list(tmp_path.glob("*.checkpoint*")) == []
-
-
-def test_a_forest_and_boxes_from_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(forest, "GRID", {"min_samples_leaf": [4]})
-    data = tmp_path / "seen.h5"
-    ha.write_halos(data, universe(20))
-    cli.app(["halos", "forest", str(data), "-o", str(tmp_path / "f")], standalone_mode=False)
-    figures = json.loads((tmp_path / "f" / "forest.json").read_text())
-    assert figures["r2"] > 0.7
-    assert (tmp_path / "f" / "importances.png").stat().st_size > 1000
-    csv = tmp_path / "h.csv"
-    Table({"x": [1.0, 26.0], "y": [1.0, 2.0], "z": [3.0, 4.0], "v": [100.0, 200.0]}).write(csv)
-    cli.app(
-        ["halos", "read", str(csv), "-o", str(tmp_path / "r.h5"), "--size", "50", "--hubble", "0.7",
-         *(word for c in ("x=x", "y=y", "z=z", "v_peak=v") for word in ("--column", c))],
-        standalone_mode=False,
-    )  # fmt: skip
-    assert len(ha.read_halos(tmp_path / "r.h5")) == 8
-
-
-def test_the_command_tells_what_is_wrong(seen, tmp_path, capsys):
-    data = tmp_path / "seen.h5"
-    ha.write_halos(data, seen)
-    with h5py.File(data, "a") as file:
-        file["stellar_mass"][3] = np.nan
-    with pytest.raises(SystemExit):
-        cli.main(["halos", "train", str(data), "-o", str(tmp_path / "m.h5")])
-    assert "stellar_mass of halo 3 is nan" in capsys.readouterr().err
