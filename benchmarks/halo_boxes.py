@@ -5,20 +5,22 @@
 
 Chi-square of a box is the sum over 14 bins of (predicted - counted)^2 / (counted + 1): Poisson
 variances of what was counted, and a floor of one galaxy.  It prefers numbers that are too low, so
-the relative bias of the total is given beside it, and the floor: the chi-square of counts that are
-drawn from the true numbers.  "published" is the network of Nadler & To (2018): the mean peak
-velocity in voxels, largest values in its pool, a normalisation, no census.  Trained models are kept
-in OUT.
+the relative bias of the total and the deviance of a Poisson law are given beside it, and the floor:
+the chi-square of counts that are drawn from the true numbers.  Networks are trained by either loss.
+"published" is the network of Nadler & To (2018): chi-square, the mean peak velocity in voxels,
+largest values in its pool, a normalisation, no census.  Trained models and what they predict are
+kept in OUT; what is there is not made again, so parts of the table can be made side by side.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,65 +30,128 @@ from rich.table import Table
 from jaxsed import halos as ha
 from jaxsed import plots
 from jaxsed.cli import prepare_process
-from jaxsed.halos import baselines, model
+from jaxsed.halos import baselines
 from jaxsed.halos.networks import Architecture
 from jaxsed.nets import resnet3d
 
 VELOCITY = ("v_peak",)
 
 
-def methods(channels: list[int], kinds: list[str]) -> dict[str, Any]:
-    """By the name in the table: (baseline or settings, features)."""
-    found: dict[str, Any] = {}
-    for label, features in (("v_peak", VELOCITY), ("all features", None)):
-        for kind in baselines.KINDS:
-            if kind in kinds and (kind, label) != ("mean", "all features"):
-                found[f"{kind}, {label}"] = (kind, features)
+class Method(NamedTuple):
+    """What a row of the table is."""
+
+    kind: str
+    """Of a baseline, or "resnet"."""
+    features: tuple[str, ...] | None
+    settings: ha.HaloSettings | None = None
+
+
+def methods(channels: list[int], kinds: list[str], losses: list[str]) -> dict[str, Method]:
+    """By the name in the table."""
+    found: dict[str, Method] = {}
+    labels = (("v_peak", VELOCITY), ("all features", None))
+    for kind, (label, features) in itertools.product(baselines.KINDS, labels):
+        if kind in kinds and (kind, label) != ("mean", "all features"):
+            found[f"{kind}, {label}"] = Method(kind, features)
     for width in channels:
-        for label, features in (("v_peak", VELOCITY), ("all features", None)):
+        inner = resnet3d.Architecture(width=width)
+        for loss, (label, features) in itertools.product(losses, labels):
             if "resnet" in kinds:
-                sizes = Architecture(resnet=resnet3d.Architecture(width=width))
-                found[f"resnet {width}, {label}"] = (sizes, features)
+                sizes = Architecture(resnet=inner)
+                settings = ha.HaloSettings(architecture=sizes, features=features, loss=loss)
+                found[f"resnet {width}, {loss}, {label}"] = Method("resnet", features, settings)
         if "published" in kinds:
             inner = dataclasses.replace(resnet3d.PUBLISHED, width=width)
             sizes = Architecture(resnet=inner, census=(), counted=False)
-            found[f"published {width}, v_peak"] = (sizes, VELOCITY)
+            settings = ha.HaloSettings(architecture=sizes, features=VELOCITY, loss="chi2")
+            found[f"published {width}, v_peak"] = Method("resnet", VELOCITY, settings)
     return found
 
 
-def fitted(path: Path, method: Any, train: ha.Halos, seed: int, epochs: int) -> Any:
-    """A model, from its file if it is there."""
-    kind, features = method
-    if isinstance(kind, str):
-        return ha.fit_baseline(train, kind, features=features, seed=seed)
-    if path.exists():
-        return model.load(path)
-    settings = ha.HaloSettings(architecture=kind, features=features)
-    fit = dataclasses.replace(settings.fit, epochs=epochs, patience=epochs)
-    found, (history,) = ha.train(
-        jax.random.key(seed), train, settings=dataclasses.replace(settings, fit=fit),
-        checkpoint=f"{path}.checkpoint",
-    )  # fmt: skip
-    found.save(path)
-    path.with_suffix(".json").write_text(json.dumps(history.to_dict()))
-    return found
+def predicted(
+    stem: Path, method: Method, train: ha.Halos, test: ha.Halos, seed: int, epochs: int
+) -> dict[str, np.ndarray]:
+    """Numbers of galaxies of the test, their uncertainties and the seconds of the training, from
+    their file if it is there."""
+    path = stem.with_suffix(".npz")
+    if not path.exists():
+        begun = time.perf_counter()
+        if method.settings is None:
+            model: Any = ha.fit_baseline(train, method.kind, features=method.features, seed=seed)
+        else:
+            fit = dataclasses.replace(method.settings.fit, epochs=epochs, patience=epochs)
+            model, (history,) = ha.train(
+                jax.random.key(seed), train,
+                settings=dataclasses.replace(method.settings, fit=fit),
+                checkpoint=f"{stem}.checkpoint",
+            )  # fmt: skip
+            stem.with_suffix(".json").write_text(json.dumps(history.to_dict()))
+        seconds = time.perf_counter() - begun
+        model.save(stem.with_suffix(".h5"))
+        for path_left in stem.parent.glob(f"{stem.name}.checkpoint*"):
+            path_left.unlink()
+        found = model.predict(test)
+        np.savez(path, count=found.count, count_std=found.count_std, seconds=seconds)
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
 
 
-def judged(found: ha.MassFunctions, truth: np.ndarray) -> dict[str, float]:
-    """Chi-square, bias of the total, and how often the number lies within its uncertainty."""
+def deviance_of(count: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over boxes of 2 sum [mean - n + n ln(n / mean)]."""
+    log_ratio = np.log(np.maximum(truth, 1e-9) / np.maximum(count, 1e-3))
+    return float(2 * (count - truth + truth * log_ratio).sum(axis=1).mean())
+
+
+def judged(found: dict[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+    """Chi-square, Poisson deviance, bias of the total, how often the number lies within its
+    uncertainty."""
+    count = found["count"]
     return {
-        "chi2": float(ha.chi2(found.count, truth).mean()),
-        "bias": float(found.count.sum() / truth.sum() - 1),
-        "inside": float(np.mean(np.abs(found.count - truth) < found.count_std)),
+        "chi2": float(ha.chi2(count, truth).mean()),
+        "deviance": deviance_of(count, truth),
+        "bias": float(count.sum() / truth.sum() - 1),
+        "inside": float(np.mean(np.abs(count - truth) < found["count_std"])),
+        "seconds": float(found["seconds"]),
     }
 
 
+def drawn(output: Path, test: ha.Halos, truth: np.ndarray, counts: dict[str, np.ndarray]) -> None:
+    """Mass functions of the likeliest of each kind, loss curves of all trainings, a box."""
+    deviance = {name: deviance_of(count, truth) for name, count in counts.items()}
+    best: dict[str, np.ndarray] = {}
+    for kind in ("ridge", "forest", "resnet", "published"):
+        names = [name for name in counts if name.startswith(kind)]
+        if names:
+            name = min(names, key=lambda name: deviance[name])
+            best[name] = ha.mass_function(counts[name], ha.EDGES, test.volume)
+    phi = ha.mass_function(truth, ha.EDGES, test.volume)
+    plots.mass_functions(np.array(ha.EDGES), phi, best).savefig(output / "mass_functions.png")
+    histories = {
+        name: [json.loads(path.read_text()) for path in sorted(output.glob(f"{stem(name)}_?.json"))]
+        for name in counts
+    }
+    for kind in ("resnet", "published"):
+        shown = {n: h for n, h in histories.items() if h and n.startswith(kind)}
+        if shown:
+            plots.loss_curves(shown).savefig(output / f"loss_curves_{kind}.png")
+    first = test.take([int(np.argsort(truth.sum(axis=1))[len(test) // 2])])
+    plots.box_of_halos(
+        first.position, first.features["v_peak"], title="a box of 25 Mpc/h"
+    ).savefig(output / "box.png")
+
+
+def stem(name: str) -> str:
+    """Of the files of a row."""
+    return name.replace(", ", "_").replace(" ", "_")
+
+
 def main() -> None:
-    """Fit what is missing, measure, print, draw, write after every model."""
+    """Make what is missing, measure, print, draw, write after every row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", default=[*baselines.KINDS, "resnet", "published"])
+    parser.add_argument("--losses", nargs="+", default=["poisson", "chi2"])
     parser.add_argument("--channels", nargs="+", type=int, default=[20])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=100)
@@ -95,35 +160,27 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     train, test = (ha.read_halos(options.set / f"{name}.h5") for name in ("train", "test"))
     truth = ha.galaxy_counts(test)
-    drawn = np.random.default_rng(0).poisson(truth, (100, *truth.shape))
-    out: dict[str, Any] = {"floor": float(ha.chi2(drawn, truth).mean())}
-    shown: dict[str, np.ndarray] = {}
-    table = Table("model", "chi-square by seed", "bias", "within 1 sigma", "s")
-    for name, method in methods(options.channels, options.kinds).items():
-        rows, begun = [], time.perf_counter()
-        for seed in options.seeds if not name.startswith(("mean", "ridge")) else options.seeds[:1]:
-            stem = name.replace(", ", "_").replace(" ", "_")
-            path = options.output / f"{stem}_{seed}.h5"
-            found = fitted(path, method, train, seed, options.epochs).predict(test)
+    sampled = np.random.default_rng(0).poisson(truth, (100, *truth.shape))
+    out: dict[str, Any] = {"floor": float(ha.chi2(sampled, truth).mean())}
+    counts: dict[str, np.ndarray] = {}
+    table = Table("model", "chi-square by seed", "deviance", "bias", "within 1 sigma", "s each")
+    for name, method in methods(options.channels, options.kinds, options.losses).items():
+        seeds = options.seeds[:1] if method.kind in ("mean", "ridge") else options.seeds
+        rows = []
+        for seed in seeds:
+            path = options.output / f"{stem(name)}_{seed}"
+            found = predicted(path, method, train, test, seed, options.epochs)
             rows.append(judged(found, truth))
-        seconds = time.perf_counter() - begun
-        out[name] = {"seeds": rows, "seconds": seconds}
-        shown[name] = found.phi
+            counts.setdefault(name, found["count"])
+        out[name] = rows
         mean = {key: np.mean([row[key] for row in rows]) for key in rows[0]}
         table.add_row(
-            name, ", ".join(f"{row['chi2']:.1f}" for row in rows), f"{mean['bias']:+.3f}",
-            f"{mean['inside']:.2f}", f"{seconds:.0f}",
+            name, ", ".join(f"{row['chi2']:.1f}" for row in rows), f"{mean['deviance']:.1f}",
+            f"{mean['bias']:+.3f}", f"{mean['inside']:.2f}", f"{mean['seconds']:.0f}",
         )  # fmt: skip
         Console().print(table, f"counts drawn from the true numbers: {out['floor']:.1f}")
         (options.output / "halo_boxes.json").write_text(json.dumps(out, indent=1))
-    best = {name: shown[name] for name in list(shown)[1:]}
-    phi = ha.mass_function(truth, ha.EDGES, test.volume)
-    figure = plots.mass_functions(np.array(ha.EDGES), phi, best)
-    figure.savefig(options.output / "mass_functions.png")
-    first = test.take([int(np.argsort(truth.sum(axis=1))[len(test) // 2])])
-    plots.box_of_halos(
-        first.position, first.features["v_peak"], title="a box of 25 Mpc/h"
-    ).savefig(options.output / "box.png")
+    drawn(options.output, test, truth, counts)
 
 
 if __name__ == "__main__":

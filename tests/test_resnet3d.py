@@ -30,19 +30,20 @@ def library(weight, x, step):
     [(9, Step(2, 3), 27), (8, HALVE, 27), (4, KEEP, 27), (4, HALVE, 27), (2, KEEP, 27),
      (2, HALVE, 8), (1, KEEP, 1)],
 )  # fmt: skip
-def test_convolution_and_its_gradient_are_the_librarys(n, step, live):
+@pytest.mark.parametrize("ours", [resnet3d.convolve_by_matrix, resnet3d.convolve_by_library])
+def test_convolution_and_its_gradient_are_the_librarys(n, step, live, ours):
     assert len(step.taps(n)) ** 3 == live
     weight = jax.random.normal(jax.random.key(0), (live, 2, 3))
     x = jax.random.normal(jax.random.key(1), (n, n, n, 2))
     np.testing.assert_allclose(
-        resnet3d.convolve(weight, x, step), library(weight, x, step), atol=2e-5
+        ours(weight, x, step), library(weight, x, step), atol=2e-5
     )
 
     def energy(convolve):
         total = lambda w, x: jnp.sum(jnp.sin(convolve(w, x, step)))  # noqa: E731
         return jax.jit(jax.grad(total, argnums=(0, 1)))(weight, x)
 
-    for a, b in zip(energy(resnet3d.convolve), energy(library), strict=True):
+    for a, b in zip(energy(ours), energy(library), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 

@@ -26,7 +26,7 @@ def train_file(
     network: str,
     *,
     channels: int = 20,
-    epochs: int = 40,
+    epochs: int = 100,
     members: int = 1,
     edges: Sequence[float] = halos.EDGES,
     v_peak_min: float = 0.0,

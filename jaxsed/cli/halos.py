@@ -37,7 +37,7 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 of the model")],
     network: Annotated[Network, typer.Option(help="what to train")] = Network.RESNET,
     channels: Annotated[int, typer.Option(help="of the first layer", min=1)] = 20,
-    epochs: Annotated[int, typer.Option(help="passes over the boxes", min=1)] = 40,
+    epochs: Annotated[int, typer.Option(help="passes over the boxes", min=1)] = 100,
     members: Annotated[int, typer.Option(help="networks of an ensemble", min=1)] = 1,
     bins: Annotated[
         tuple[float, float, int], typer.Option(help="log10 stellar mass: lowest, highest, number")

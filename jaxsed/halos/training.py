@@ -57,7 +57,7 @@ class HaloSettings:
     """km/s; halos below it are left out."""
     features: tuple[str, ...] | None = None
     """By default all of them."""
-    loss: str = "chi2"
+    loss: str = "poisson"
     """"chi2" (Nadler & To 2018, eq. 1, in numbers of galaxies) or "poisson"."""
     floor: float = FLOOR
     covariance: Any = None
@@ -72,7 +72,7 @@ class HaloSettings:
     fit: FitSettings = dataclasses.field(
         default_factory=lambda: FitSettings(
             optimizer="nadam", schedule="cosine", learning_rates=(1e-3, 1e-5), batch_size=32,
-            epochs=40, patience=40, warmup=0.1, clip_norm=1.0,
+            epochs=100, patience=100, warmup=0.1, clip_norm=1.0,
         )
     )  # fmt: skip
 

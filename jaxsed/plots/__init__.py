@@ -5,8 +5,9 @@ run, ``compare`` two sets of values, ``emulator_errors`` an emulator, ``validati
 ``spectrum_figures`` what ``jaxsed validate`` found, ``rank_histograms`` whether posteriors are
 calibrated, ``star_spectrum``, ``reading`` and ``label_residuals`` a star, what a network reads in
 it, and its labels; ``box_of_halos``, ``mass_functions``, ``stellar_masses`` and ``importances``
-halos, and what networks and forests make of them; ``save_all`` writes PNGs of a run.  The figures
-are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
+halos, and what networks and forests make of them; ``stellar_halo_relation`` a posterior of what
+connects halos and galaxies; ``loss_curves`` trainings; ``save_all`` writes PNGs of a run.  The
+figures are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
 ``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
 """
 
@@ -19,9 +20,11 @@ from jaxsed.plots.halos import (
     mass_functions,
     stellar_masses,
 )
+from jaxsed.plots.relation import stellar_halo_relation
 from jaxsed.plots.run import catalog, compare, save_all
 from jaxsed.plots.spectrum import spectrum_fit
 from jaxsed.plots.stars import label_residuals, reading, star_spectrum
+from jaxsed.plots.training import loss_curves
 from jaxsed.plots.validation import spectrum_figures, validation_figures
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "emulator_errors",
     "importances",
     "label_residuals",
+    "loss_curves",
     "mass_functions",
     "rank_histograms",
     "reading",
@@ -41,6 +45,7 @@ __all__ = [
     "spectrum_figures",
     "spectrum_fit",
     "star_spectrum",
+    "stellar_halo_relation",
     "stellar_masses",
     "validation_figures",
 ]
