@@ -53,6 +53,7 @@ def millennium(path: Path) -> ha.Halos:
             np.zeros(resolved.sum(), int), np.mod(data["pos"][resolved], 62.5),
             {name: column[resolved] for name, column in features.items()}, box_size=62.5,
             hubble=hubble, stellar_mass=data["mstar"][resolved].astype(float) * 1e10 / hubble,
+            sfr=data["sfr"][resolved].astype(float),
         )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ SIZE = 25.0
 EDGES = (9.5, 10.0, 10.5, 11.0)
 
 
-def universe(n, seed=0, per_box=60):
-    """Boxes of halos whose galaxies follow their peak velocities and a second property."""
+def universe(n, seed=0, per_box=60, forming=False):
+    """Boxes of halos whose galaxies follow their peak velocities and a second property; their star
+    formation follows that too, and the more halos a box has, the more of them are quiescent."""
     generator = np.random.default_rng(seed)
     count = generator.poisson(per_box * generator.uniform(0.4, 1.6, n))
     box = np.repeat(np.arange(n), count)
@@ -17,7 +18,11 @@ def universe(n, seed=0, per_box=60):
     log_v = 2.0 + generator.exponential(0.18, total)
     spin = generator.normal(size=total)
     log_mass = 9.5 + 2.5 * (log_v - 2.0) + 0.3 * spin + 0.05 * generator.normal(size=total)
+    sfr = None
+    if forming:
+        sfr = 10 ** (log_mass - 10.0 + 0.3 * spin + 0.2 * generator.normal(size=total))
+        sfr *= generator.random(total) > np.clip(count[box] / (2 * per_box), 0.0, 0.9)
     return ha.halos(
         box, SIZE * generator.random((total, 3)), {"v_peak": 10**log_v, "spin": spin},
-        box_size=SIZE, hubble=0.7, stellar_mass=10**log_mass, boxes=np.arange(n),
+        box_size=SIZE, hubble=0.7, stellar_mass=10**log_mass, boxes=np.arange(n), sfr=sfr,
     )  # fmt: skip

@@ -74,8 +74,10 @@ def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) 
     """Predict the mass functions of a file of boxes and write a table; returns what to tell.
 
     The table has a row per box: ``box``, for each bin of log10 stellar mass ``count_<lo>_<hi>``,
-    ``count_<lo>_<hi>_std``, ``phi_<lo>_<hi>`` (Mpc^-3 dex^-1) and ``phi_<lo>_<hi>_std``, then
-    ``flag`` and ``flag_text``.
+    ``count_<lo>_<hi>_std``, ``phi_<lo>_<hi>`` (Mpc^-3 dex^-1) and ``phi_<lo>_<hi>_std``, where the
+    training knew of star formation ``quiescent_<lo>_<hi>`` (share of the galaxies) and
+    ``log_sfr_<lo>_<hi>`` (mean log10 of Msun/yr of the others), both with ``_std``, then ``flag``
+    and ``flag_text``.
 
     Raises JaxsedError for files that are not as expected.
     """
@@ -101,6 +103,9 @@ def mass_table(ids: np.ndarray, edges: Sequence[float], found: MassFunctions) ->
             name = f"{kind}_{low:g}_{high:g}"
             table[name] = getattr(found, kind)[:, j]
             table[f"{name}_std"] = getattr(found, f"{kind}_std")[:, j]
+        for kind, values in (found.formation._asdict() if found.formation else {}).items():
+            name = kind.removesuffix("_std")
+            table[f"{name}_{low:g}_{high:g}{kind[len(name):]}"] = values[:, j]
     table["flag"] = found.flag
     table["flag_text"] = [flag_text(f) for f in found.flag]
     return table

@@ -148,15 +148,23 @@ def galaxy_counts(halos: Halos, edges: Any = EDGES) -> np.ndarray:
 
     Raises ValueError where the stellar masses are not known.
     """
+    number, inside = bin_of(halos, edges)
+    counts = np.zeros((len(halos), len(edges) - 1), np.float32)
+    np.add.at(counts, (halos.box[inside], number[inside]), 1.0)
+    return counts
+
+
+def bin_of(halos: Halos, edges: Any) -> tuple[np.ndarray, np.ndarray]:
+    """[halo] the bin of log10 stellar mass in Msun of each galaxy, and whether it is in one.
+
+    Raises ValueError where the stellar masses are not known.
+    """
     if halos.stellar_mass is None:
         raise ValueError("the halos have no stellar_mass to learn from")
     edges = check_edges(edges)
     with np.errstate(divide="ignore"):
         number = np.digitize(np.log10(halos.stellar_mass), edges) - 1
-    inside = (number >= 0) & (number < len(edges) - 1)
-    counts = np.zeros((len(halos), len(edges) - 1), np.float32)
-    np.add.at(counts, (halos.box[inside], number[inside]), 1.0)
-    return counts
+    return number, (number >= 0) & (number < len(edges) - 1)
 
 
 def check_edges(edges: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ V_PEAK_CUT = 0.0
 """km/s.  Nadler & To (2018) discard halos below 150, to be sure that they are resolved; a catalogue
 whose halos are all resolved needs no cut."""
 
-RESERVED = ("box", "position", "stellar_mass", "boxes")
+RESERVED = ("box", "position", "stellar_mass", "sfr", "boxes")
 """Datasets of a file that are no features."""
 
 EDGE = 1e-5
@@ -48,6 +48,8 @@ class Halos:
     """[box] what the file calls each box."""
     stellar_mass: np.ndarray | None = None
     """[halo] Msun; zero where a halo has no galaxy."""
+    sfr: np.ndarray | None = None
+    """[halo] star formation rate in Msun/yr."""
 
     def __len__(self) -> int:
         """Number of boxes."""
@@ -74,9 +76,9 @@ class Halos:
         return self._rows(np.flatnonzero(self.features[V_PEAK] >= v_peak))
 
     def _rows(self, rows: np.ndarray) -> Halos:
-        mass = None if self.stellar_mass is None else self.stellar_mass[rows]
+        mass, sfr = (None if a is None else a[rows] for a in (self.stellar_mass, self.sfr))
         return dataclasses.replace(
-            self, box=self.box[rows], position=self.position[rows], stellar_mass=mass,
+            self, box=self.box[rows], position=self.position[rows], stellar_mass=mass, sfr=sfr,
             features={name: column[rows] for name, column in self.features.items()},
         )  # fmt: skip
 
@@ -89,6 +91,7 @@ def halos(
     box_size: float,
     hubble: float,
     stellar_mass: Any = None,
+    sfr: Any = None,
     boxes: Any = None,
     source: str = "halos",
 ) -> Halos:
@@ -101,12 +104,14 @@ def halos(
         box_size: Mpc/h.
         hubble: Hubble constant in 100 km/s/Mpc.
         stellar_mass: [halo] in Msun, zero where a halo has no galaxy.
+        sfr: [halo] star formation rates in Msun/yr, zero where there is none.
         boxes: names of all boxes, where some may be empty; by default those of the halos.
         source: what messages call the arrays.
 
     Raises ValueError, with the row and the remedy, for shapes that do not fit, positions outside of
-    the box, numbers that are not finite, peak velocities that are not positive, negative masses,
-    logarithms where velocities or masses are expected, and a Hubble constant in km/s/Mpc.
+    the box, numbers that are not finite, peak velocities that are not positive, negative masses
+    and rates, logarithms where velocities or masses are expected, and a Hubble constant in
+    km/s/Mpc.
     """
     names = np.asarray(box)
     if names.ndim != 1 or not np.issubdtype(names.dtype, np.integer):
@@ -138,13 +143,16 @@ def halos(
         raise ValueError(f"{source}: no feature {V_PEAK}; it has {', '.join(columns) or 'none'}")
     _check_positive(V_PEAK, columns[V_PEAK], "km/s", source)
     mass = None if stellar_mass is None else _masses(stellar_mass, n, source)
+    rate = None
+    if sfr is not None:
+        rate = _not_negative("sfr", sfr, n, "Msun/yr, 0 where no stars form", source)
     ids = np.unique(names) if boxes is None else np.asarray(boxes)
     if len(np.unique(ids)) != len(ids) or not np.isin(names, ids).all():
         raise ValueError(f"{source}: boxes must name every box of the halos once")
     order = np.argsort(ids, kind="stable")
     number = order[np.searchsorted(ids[order], names)] if n else np.zeros(0, int)
     rows = np.argsort(number, kind="stable")
-    unsorted = Halos(number, place, columns, float(box_size), float(hubble), ids, mass)
+    unsorted = Halos(number, place, columns, float(box_size), float(hubble), ids, mass, rate)
     return unsorted._rows(rows)
 
 
@@ -175,15 +183,8 @@ def _check_positive(name: str, values: np.ndarray, unit: str, source: str) -> No
 
 
 def _masses(values: Any, n: int, source: str) -> np.ndarray:
-    found = np.array(values, float)
-    if found.shape != (n,):
-        raise ValueError(f"{source}: expected stellar_mass [{n} halos], got shape {found.shape}")
-    bad = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
-    if bad.size:
-        raise ValueError(
-            f"{source}: stellar_mass of halo {bad[0]} is {found[bad[0]]} ({bad.size} such halos): "
-            "expected Msun, 0 where a halo has no galaxy"
-        )
+    unit = "Msun, 0 where a halo has no galaxy"
+    found = _not_negative("stellar_mass", values, n, unit, source)
     if found.size and 0 < found.max() < LARGEST_LOG:
         raise ValueError(
             f"{source}: no stellar_mass is above {found.max():.3g}: expected Msun, not logarithms "
@@ -192,12 +193,26 @@ def _masses(values: Any, n: int, source: str) -> np.ndarray:
     return found
 
 
+def _not_negative(name: str, values: Any, n: int, unit: str, source: str) -> np.ndarray:
+    found = np.array(values, float)
+    if found.shape != (n,):
+        raise ValueError(f"{source}: expected {name} [{n} halos], got shape {found.shape}")
+    bad = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
+    if bad.size:
+        raise ValueError(
+            f"{source}: {name} of halo {bad[0]} is {found[bad[0]]} ({bad.size} such halos): "
+            f"expected {unit}"
+        )
+    return found
+
+
 def read_halos(path: str | Path) -> Halos:
     """Halos of an HDF5 file.
 
     Datasets: ``box`` (halo), ``position`` (halo, 3; Mpc/h), ``v_peak`` (km/s), for training
-    ``stellar_mass`` (Msun); any other dataset with a number per halo is a feature.  Attributes:
-    ``box_size`` (Mpc/h) and ``hubble``.  A dataset ``boxes`` names all boxes where some are empty.
+    ``stellar_mass`` (Msun) and where it is known ``sfr`` (Msun/yr); any other dataset with a number
+    per halo is a feature.  Attributes: ``box_size`` (Mpc/h) and ``hubble``.  A dataset ``boxes``
+    names all boxes where some are empty.
 
     Raises FileNotFoundError, and ValueError for a file that lacks something or whose arrays are not
     as `halos` wants them; the message names the file.
@@ -220,7 +235,7 @@ def read_halos(path: str | Path) -> Halos:
             if name not in RESERVED and file[name].shape == file["box"].shape
         }
         optional = {
-            name: file[name][()] for name in ("stellar_mass", "boxes") if name in file
+            name: file[name][()] for name in ("stellar_mass", "sfr", "boxes") if name in file
         }
         return halos(
             file["box"][()], file["position"][()], features, source=str(path),
@@ -236,8 +251,9 @@ def write_halos(path: str | Path, found: Halos) -> None:
         file["boxes"] = found.ids
         for name, column in found.features.items():
             file[name] = column
-        if found.stellar_mass is not None:
-            file["stellar_mass"] = found.stellar_mass
+        for name in ("stellar_mass", "sfr"):
+            if getattr(found, name) is not None:
+                file[name] = getattr(found, name)
 
 
 def cut(position: np.ndarray, size: float, box_size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -279,7 +295,7 @@ def read_table(
         path: FITS, CSV, ECSV or other tables that astropy knows, or columns of numbers under a
             header that begins with ``#`` (hlist files of Rockstar and consistent-trees).
         columns: the table's column for each of x, y, z, v_peak, and by the names that they shall
-            have, stellar_mass and features.
+            have, stellar_mass, sfr and features.
         size: of the whole box in Mpc/h.
         box_size: of the smaller boxes in Mpc/h.
         hubble: Hubble constant in 100 km/s/Mpc.
@@ -300,10 +316,10 @@ def read_table(
     joined = {name: np.concatenate([part[name] for part in parts]) for name in columns}
     xyz = np.stack([joined.pop(axis) for axis in "xyz"], axis=1)
     number, place = cut(np.where(np.isfinite(xyz), xyz, 0.0), size, box_size)
-    mass = joined.pop("stellar_mass", None)
+    known = {name: joined.pop(name, None) for name in ("stellar_mass", "sfr")}
     place = np.where(np.isfinite(xyz), place, np.nan)
     return halos(
-        number, place, joined, box_size=box_size, hubble=hubble, stellar_mass=mass,
+        number, place, joined, box_size=box_size, hubble=hubble, **known,
         boxes=np.arange(round(size / box_size) ** 3), source=str(path),
     )  # fmt: skip
 

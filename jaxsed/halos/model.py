@@ -16,9 +16,10 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxsed import files
-from jaxsed.halos import networks
+from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import Box, Features, mass_function, pack
 from jaxsed.halos.catalogue import Halos
+from jaxsed.halos.formation import Shares, Typical
 from jaxsed.halos.networks import Architecture, Network
 from jaxsed.nets import resnet3d
 
@@ -103,10 +104,13 @@ class MassFunctions(NamedTuple):
     """[box, bin]."""
     flag: np.ndarray
     """[box] `BoxFlag` bits."""
+    formation: Shares | None = None
+    """Of star formation [box, bin], where the training knew of it."""
 
 
 def mass_functions(
-    record: Record, halos: Halos, count: np.ndarray, count_std: np.ndarray
+    record: Record, halos: Halos, count: np.ndarray, count_std: np.ndarray,
+    shares: Shares | None = None,
 ) -> MassFunctions:
     """What a model of any kind has predicted [box, bin], with flags; empty boxes have no galaxy."""
     found = np.bincount(halos.box, minlength=len(halos))
@@ -118,7 +122,10 @@ def mass_functions(
     count, std = (np.where(found[:, None] == 0, 0.0, a) for a in (count, count_std))
     count, std = (np.where((broken & (found > 0))[:, None], np.nan, a) for a in (count, std))
     phi, phi_std = (mass_function(a, record.edges, halos.volume) for a in (count, std))
-    return MassFunctions(count, std, phi, phi_std, flag)
+    if shares is not None:
+        nothing = (broken | (found == 0))[:, None]
+        shares = Shares(*(np.where(nothing, np.nan, a) for a in shares))
+    return MassFunctions(count, std, phi, phi_std, flag, shares)
 
 
 @struct.dataclass
@@ -134,13 +141,35 @@ class HaloModel:
     calibration: Array
     """[bin] factor on the standard deviation, from boxes kept apart."""
     record: Record = struct.field(pytree_node=False)
+    typical: Typical | None = None
+    """Star formation in the boxes of the training, where it was known."""
+    formation_calibration: Array | None = None
+    """[2] the factors of the shares of quiescent galaxies and of the rates."""
 
     def __call__(self, box: Box) -> tuple[Array, Array]:
         """Expected number of galaxies [bin] in one box, and its standard deviation [bin]."""
-        each = [expected(member(box), self.log_mean) for member in self.members]
+        count, std, _ = self.everything(box)
+        return count, std
+
+    def everything(self, box: Box) -> tuple[Array, Array, Shares | None]:
+        """The same, and where the training knew of it, star formation."""
+        outputs = [member(box) for member in self.members]
+        each = [expected(output, self.log_mean) for output in outputs]
         mean, variance = (jnp.stack(a) for a in zip(*each, strict=True))
         spread = jnp.var(mean, axis=0)
-        return mean.mean(axis=0), self.calibration * jnp.sqrt(variance.mean(axis=0) + spread)
+        count, std = mean.mean(axis=0), jnp.sqrt(variance.mean(axis=0) + spread)
+        return count, self.calibration * std, self._shares(outputs, count)
+
+    def _shares(self, outputs: list[networks.Outputs], count: Array) -> Shares | None:
+        if self.typical is None:
+            return None
+        told = [formation.shares(o.logit, o.log_sfr, count, self.typical) for o in outputs]
+        share, share_std, rate, rate_std = (jnp.stack(a) for a in zip(*told, strict=True))
+        factors = jnp.ones(2) if self.formation_calibration is None else self.formation_calibration
+        return Shares(
+            share.mean(0), factors[0] * jnp.sqrt((share_std**2).mean(0) + share.var(0)),
+            rate.mean(0), factors[1] * jnp.sqrt((rate_std**2).mean(0) + rate.var(0)),
+        )  # fmt: skip
 
     def predict(
         self, halos: Halos, *, progress: Callable[[int, int], None] | None = None
@@ -161,15 +190,19 @@ class HaloModel:
             rows = np.minimum(np.arange(start, start + BATCH), n - 1)
             packed = pack(halos.take(rows), self.record.features, self.record.slots)
             found = _predict_batch(self, packed)
-            parts.append([np.asarray(a)[: min(BATCH, n - start)] for a in found])
+            kept = min(BATCH, n - start)
+            parts.append(jax.tree.map(lambda a, kept=kept: np.asarray(a)[:kept], found))
             if progress:
                 progress(min(start + BATCH, n), n)
-        count, std = (np.concatenate(a) for a in zip(*parts, strict=True))
-        return mass_functions(self.record, halos, count, std)
+        count, std, shares = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+        return mass_functions(self.record, halos, count, std, shares)
 
     def save(self, path: str | Path) -> None:
         """Write an HDF5 file that `load` reads."""
         arrays: dict[str, Any] = {"log_mean": self.log_mean, "calibration": self.calibration}
+        if self.typical is not None:
+            arrays |= {f"typical_{name}": a for name, a in self.typical._asdict().items()}
+            arrays["formation_calibration"] = self.formation_calibration
         for i, member in enumerate(self.members):
             arrays[f"member{i}"] = ravel_pytree(member)[0]
         attributes = {
@@ -196,13 +229,18 @@ def load(path: str | Path) -> HaloModel:
     )  # fmt: skip
     blank = networks.init(
         jax.random.key(0), len(record.features.names), len(record.edges) - 1,
-        typical=attributes["typical"], architecture=sizes,
+        typical=attributes["typical"], forming="typical_logit" in arrays, architecture=sizes,
     )  # fmt: skip
     _, restore = ravel_pytree(blank)
     members = [restore(jnp.asarray(arrays[f"member{i}"])) for i in range(attributes["members"])]
+    usual = factors = None
+    if "typical_logit" in arrays:
+        usual = Typical(*(jnp.asarray(arrays[f"typical_{name}"]) for name in Typical._fields))
+        factors = jnp.asarray(arrays["formation_calibration"])
     return HaloModel(
-        tuple(members), jnp.asarray(arrays["log_mean"]), jnp.asarray(arrays["calibration"]), record
-    )
+        tuple(members), jnp.asarray(arrays["log_mean"]), jnp.asarray(arrays["calibration"]), record,
+        usual, factors,
+    )  # fmt: skip
 
 
 def architecture_of(network: Network) -> Architecture:
@@ -223,5 +261,5 @@ def expected(outputs: networks.Outputs, log_mean: Array) -> tuple[Array, Array]:
 
 
 @jax.jit
-def _predict_batch(model: HaloModel, boxes: Box) -> tuple[Array, Array]:
-    return jax.vmap(model)(jax.tree.map(jnp.asarray, boxes))
+def _predict_batch(model: HaloModel, boxes: Box) -> Any:
+    return jax.vmap(model.everything)(jax.tree.map(jnp.asarray, boxes))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,10 @@ class Outputs(NamedTuple):
     """[bin] ln of the expected number of galaxies over the mean of the training."""
     log_excess: Array
     """[bin] ln of the variance of the number beyond that of a Poisson law, over its square."""
+    logit: Any = None
+    """[bin] of the share of quiescent galaxies, less the typical one."""
+    log_sfr: Any = None
+    """[bin] dex of the others' mean star formation rate, less the typical one."""
 
 
 @struct.dataclass
@@ -64,14 +68,17 @@ class Network:
     typical: float = struct.field(pytree_node=False)
     """Halos in a box, from which the census is told in logarithms."""
     counted: bool = struct.field(pytree_node=False)
+    forming: bool = struct.field(pytree_node=False, default=False)
+    """Whether star formation is told as well."""
 
     def __call__(self, box: Box, key: Array | None = None) -> Outputs:
         """Numbers of galaxies of one box; `key` draws the dropout, if any."""
         field = paint(box, self.resnet.voxels)
         told = None if self.census is None else self._census(box)
         found = self.resnet(field if self.counted else field[..., 1:], told, key)
-        ratio, excess = jnp.split(LIMIT * jnp.tanh(found / LIMIT), 2)
-        return Outputs(ratio, excess + LOG_EXCESS)
+        found = LIMIT * jnp.tanh(found / LIMIT)
+        ratio, excess, *formation = jnp.split(found, 4 if self.forming else 2)
+        return Outputs(ratio, excess + LOG_EXCESS, *formation)
 
     def _census(self, box: Box) -> Array:
         """[number] ln[(1 + sum over halos of relu(network of one halo)) / (1 + typical)]."""
@@ -94,16 +101,17 @@ def init(
     bins: int,
     *,
     typical: float = 1000.0,
+    forming: bool = False,
     architecture: Architecture | None = None,
 ) -> Network:
     """Random weights for halos with so many features, so many bins of stellar mass, and so many
-    halos in a typical box."""
+    halos in a typical box; whether it tells of star formation."""
     sizes = architecture or Architecture()
     key_resnet, key_census = jax.random.split(key)
     widths = (features, *sizes.census)
     census = mlp.init(key_census, widths, ACTIVATION) if sizes.census else None
     resnet = resnet3d.init(
-        key_resnet, sizes.voxels, features + sizes.counted, 2 * bins,
+        key_resnet, sizes.voxels, features + sizes.counted, (4 if forming else 2) * bins,
         told=sizes.census[-1] if sizes.census else 0, architecture=sizes.resnet,
     )  # fmt: skip
-    return Network(resnet, census, typical, sizes.counted)
+    return Network(resnet, census, typical, sizes.counted, forming)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsed.halos import networks
+from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import (
     EDGES,
     Box,
@@ -23,6 +23,7 @@ from jaxsed.halos.boxes import (
     turned,
 )
 from jaxsed.halos.catalogue import V_PEAK_CUT, Halos
+from jaxsed.halos.formation import Formation, Typical
 from jaxsed.halos.model import HaloModel, Record, expected
 from jaxsed.halos.networks import Architecture, Network, Outputs
 from jaxsed.learn import FitSettings, History, fit
@@ -45,6 +46,8 @@ class Batch(NamedTuple):
     boxes: Box
     counts: Any
     """[box, bin] galaxies."""
+    formation: Formation | None = None
+    """Their star formation, where it is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +101,8 @@ def train(
 
     At every step the boxes are turned into one of the cube's 48 orientations, and moved at random
     if they are periodic.  Some boxes are kept apart: they decide which epoch is best, and set the
-    factor that makes the uncertainties right on average.
+    factor that makes the uncertainties right on average.  Where star formation rates are known, the
+    share of quiescent galaxies and the mean rate of the others are learned too.
 
     Args:
         key: random key; fixes weights, the boxes kept apart, and the order of the rest.
@@ -121,16 +125,22 @@ def train(
     features = Features.of(halos.take(shown), settings.features)
     log_mean = log_means(counts[shown], edges)
     slots = slots_of(halos.take(shown))
-    training = Batch(pack(halos.take(shown), features, slots), counts[shown])
-    validation = Batch(pack(halos.take(held), features, slots), counts[held])
+    stars = [None if halos.sfr is None else formation.formation(halos.take(rows), edges)
+             for rows in (shown, held)]  # fmt: skip
+    usual = None if stars[0] is None else formation.typical(stars[0])
+    training, validation = (
+        Batch(pack(halos.take(rows), features, slots), counts[rows], known)
+        for rows, known in zip((shown, held), stars, strict=True)
+    )
     found = np.bincount(halos.box, minlength=len(halos))[shown]
-    loss = loss_of(settings, log_mean, halos.volume)
+    loss = loss_of(settings, log_mean, halos.volume, usual)
     members, histories = [], []
     for i, k in enumerate(keys):
         key_init, key_fit = jax.random.split(k)
         network = networks.init(
             key_init, len(features.names), len(edges) - 1,
-            typical=float(found.mean()), architecture=settings.architecture,
+            typical=float(found.mean()), forming=usual is not None,
+            architecture=settings.architecture,
         )  # fmt: skip
         network, history = fit(
             key_fit, network, loss, training, settings=settings.fit, validation=validation,
@@ -144,8 +154,8 @@ def train(
         most=int(found.max()), slots=slots, boxes=len(shown),
         seed=int(jax.random.key_data(key)[-1]),
     )  # fmt: skip
-    model = HaloModel(tuple(members), log_mean, jnp.ones(len(edges) - 1), record)
-    return calibrated(model, halos.take(held), counts[held]), histories
+    model = HaloModel(tuple(members), log_mean, jnp.ones(len(edges) - 1), record, usual)
+    return calibrated(model, halos.take(held), counts[held], stars[1]), histories
 
 
 def split(key: Array, boxes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,15 +180,18 @@ def log_means(counts: np.ndarray, edges: tuple[float, ...]) -> Array:
     return jnp.asarray(np.log(mean), jnp.float32)
 
 
-def loss_of(settings: HaloSettings, log_mean: Array, volume: float) -> Any:
-    """The loss that `jaxsed.learn.fit` takes, for boxes of a volume in Mpc^3."""
+def loss_of(
+    settings: HaloSettings, log_mean: Array, volume: float, usual: Typical | None = None
+) -> Any:
+    """The loss that `jaxsed.learn.fit` takes, for boxes of a volume in Mpc^3 whose galaxies have
+    such star formation."""
     whiten = None
     if settings.covariance is not None:
         per_phi = np.diff(np.asarray(settings.edges)) * volume
         covariance = np.asarray(settings.covariance, float) * per_phi[:, None] * per_phi
         whiten = jnp.asarray(np.linalg.inv(np.linalg.cholesky(covariance)), jnp.float32)
 
-    def of_box(outputs: Outputs, n: Array) -> Array:
+    def of_box(outputs: Outputs, n: Array, known: Any) -> Array:
         mean, variance = expected(outputs, log_mean)
         if settings.loss == "poisson":
             fit_of = jnp.sum(mean - n * jnp.log(mean))
@@ -192,7 +205,10 @@ def loss_of(settings: HaloSettings, log_mean: Array, volume: float) -> Any:
         scatter = 0.5 * jnp.sum((n - fixed) ** 2 / variance + jnp.log(variance))
         log_phi = log_mean + outputs.log_ratio
         rough = jnp.sum(jnp.diff(log_phi, n=2) ** 2)
-        return fit_of + scatter + settings.smoothness * rough
+        stars = jnp.zeros(())
+        if usual is not None:
+            stars = formation.misfit(outputs.logit, outputs.log_sfr, known, usual)
+        return fit_of + scatter + stars + settings.smoothness * rough
 
     def loss(network: Network, batch: Batch, key: Array) -> Array:
         key_turn, key_drop = jax.random.split(key)
@@ -201,15 +217,19 @@ def loss_of(settings: HaloSettings, log_mean: Array, volume: float) -> Any:
             jax.random.split(key_turn, n), batch.boxes
         )
         outputs = jax.vmap(network)(boxes, jax.random.split(key_drop, n))
-        return jnp.mean(jax.vmap(of_box)(outputs, batch.counts)) + settings.l2 * network.l2()
+        each = jax.vmap(of_box)(outputs, batch.counts, batch.formation)
+        return jnp.mean(each) + settings.l2 * network.l2()
 
     return loss
 
 
-def calibrated(model: HaloModel, held: Halos, counts: np.ndarray) -> HaloModel:
+def calibrated(
+    model: HaloModel, held: Halos, counts: np.ndarray, known: Formation | None = None
+) -> HaloModel:
     """With uncertainties that are right on average for boxes that the training never saw.
 
-    The factor of a bin is the root of the mean squared difference in units of the uncertainty.
+    The factor of a bin is the root of the mean squared difference in units of the uncertainty; one
+    factor for all bins of the shares of quiescent galaxies, and one of their rates.
     """
     found = model.predict(held)
     factor = np.ones(counts.shape[1])
@@ -220,7 +240,18 @@ def calibrated(model: HaloModel, held: Halos, counts: np.ndarray) -> HaloModel:
         "bias": (found.count.mean(axis=0) / np.maximum(counts.mean(axis=0), 1e-9) - 1).tolist(),
     }
     record = dataclasses.replace(model.record, validation=figures)
-    return dataclasses.replace(model, calibration=jnp.asarray(factor, jnp.float32), record=record)
+    factors = None
+    if known is not None:
+        both = np.ones(2)
+        if len(held) >= FEW:
+            assert found.formation is not None
+            units = formation.off(found.formation, known)
+            both = np.array([np.sqrt(np.nanmean(z**2)) for z in units])
+        factors = jnp.asarray(both, jnp.float32)
+    return dataclasses.replace(
+        model, calibration=jnp.asarray(factor, jnp.float32), record=record,
+        formation_calibration=factors,
+    )  # fmt: skip
 
 
 def calibration(count: np.ndarray, std: np.ndarray, truth: np.ndarray) -> np.ndarray:

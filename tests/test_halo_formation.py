@@ -1,0 +1,132 @@
+"""Star formation of the galaxies of a box."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from astropy.table import Table
+from halo_data import EDGES, SIZE, universe
+
+from jaxsed import cli
+from jaxsed import halos as ha
+from jaxsed.halos import formation, model, networks
+from jaxsed.learn import FitSettings
+from jaxsed.nets import resnet3d
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return universe(250, forming=True)
+
+
+@pytest.fixture(scope="module")
+def trained(seen):
+    sizes = networks.Architecture(
+        voxels=9, resnet=resnet3d.Architecture(width=4, dense=(32, 16)), census=(16, 8)
+    )
+    fit = FitSettings(
+        optimizer="nadam", schedule="cosine", learning_rates=(5e-3, 1e-4), batch_size=16,
+        epochs=40, patience=40, warmup=0.1, clip_norm=1.0,
+    )  # fmt: skip
+    settings = ha.HaloSettings(architecture=sizes, edges=EDGES, fit=fit)
+    return ha.train(jax.random.key(0), seen, settings=settings, progress=False)[0]
+
+
+def test_galaxies_are_counted_and_their_rates_are_means():
+    mass = np.array([1e10, 2e10, 2e10, 2e10, 2e11, 1e8])
+    found = ha.halos(
+        np.zeros(6, int), np.ones((6, 3)), {"v_peak": np.full(6, 200.0)}, box_size=SIZE,
+        hubble=0.7, stellar_mass=mass, sfr=[0.01, 1.0, 100.0, 0.0, 1.9, 5.0],
+    )  # fmt: skip
+    known = formation.formation(found, (9.9, 10.1, 11.0, 12.0))
+    np.testing.assert_array_equal(known.quiescent, [[1, 1, 1]])
+    np.testing.assert_array_equal(known.forming, [[0, 2, 0]])
+    np.testing.assert_allclose(known.log_sfr, [[0, 1.0, 0]])
+    np.testing.assert_array_equal(
+        known.quiescent + known.forming, ha.galaxy_counts(found, (9.9, 10.1, 11.0, 12.0))
+    )
+
+
+def test_the_misfit_is_the_likelihood():
+    """Differences between two predictions are those of scipy's laws."""
+    from scipy.stats import binom, norm
+
+    known = formation.Formation(*np.array([[3.0, 0.0], [5.0, 4.0], [0.3, -0.2]]))
+    usual = formation.Typical(jnp.array([-0.5, 0.2]), jnp.array([0.1, 0.4]), jnp.asarray(0.4))
+    told = [(np.array([0.3, -1.0]), np.array([0.2, 0.0])), (np.zeros(2), np.zeros(2))]
+
+    def expected(logit, log_sfr):
+        share = 1 / (1 + np.exp(-(np.asarray(usual.logit) + logit)))
+        mean = np.asarray(usual.log_sfr) + log_sfr
+        law = binom.logpmf(known.quiescent, known.quiescent + known.forming, share)
+        law += norm.logpdf(known.log_sfr, mean, 0.4 / np.sqrt(known.forming))
+        return -law.sum()
+
+    found = [float(formation.misfit(*outputs, known, usual)) for outputs in told]
+    truth = [expected(*outputs) for outputs in told]
+    assert found[0] - found[1] == pytest.approx(truth[0] - truth[1], rel=1e-4)
+
+
+def test_the_typical_is_that_of_all_galaxies(seen):
+    known = formation.formation(seen, EDGES)
+    usual = formation.typical(known)
+    share = 1 / (1 + np.exp(-np.asarray(usual.logit)))
+    n = known.quiescent.sum(axis=0) + known.forming.sum(axis=0)
+    np.testing.assert_allclose(share, known.quiescent.sum(axis=0) / n, atol=0.005)
+    forms = seen.sfr > 0
+    inside = forms & (np.digitize(np.log10(seen.stellar_mass), EDGES) == 2)
+    rates = np.log10(seen.sfr[inside])
+    assert float(usual.log_sfr[1]) == pytest.approx(rates.mean(), abs=1e-3)
+    assert float(usual.scatter) == pytest.approx(rates.std(), rel=0.15)
+
+
+def test_a_network_knows_which_boxes_are_quiescent(trained):
+    unseen = universe(80, seed=1, forming=True)
+    known, found = formation.formation(unseen, EDGES), trained.predict(unseen).formation
+    n = known.quiescent + known.forming
+    usual = 1 / (1 + np.exp(-np.asarray(trained.typical.logit)))
+    told = n > 2
+    gap = (known.quiescent / np.maximum(n, 1) - found.quiescent)[told]
+    without = (known.quiescent / np.maximum(n, 1) - usual)[told]
+    assert gap.std() < 0.85 * without.std()
+    for z in formation.off(found, known):
+        assert 0.55 < np.nanmean(np.abs(z) < 1) < 0.85
+
+
+def test_a_saved_network_knows_it_still(trained, seen, tmp_path):
+    trained.save(tmp_path / "m.h5")
+    again = model.load(tmp_path / "m.h5").predict(seen.take([0, 3])).formation
+    for a, b in zip(again, trained.predict(seen.take([0, 3])).formation, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_table_has_it_and_empty_boxes_have_none(trained, tmp_path):
+    boxes = universe(20, seed=2)
+    boxes = dataclasses.replace(boxes, ids=np.arange(21))
+    trained.save(tmp_path / "m.h5")
+    ha.write_halos(tmp_path / "d.h5", dataclasses.replace(boxes, stellar_mass=None))
+    cli.app(
+        ["halos", "predict", str(tmp_path / "m.h5"), str(tmp_path / "d.h5"), "-q",
+         "-t", str(tmp_path / "t.ecsv")],
+        standalone_mode=False,
+    )  # fmt: skip
+    table = Table.read(tmp_path / "t.ecsv")
+    names = {"quiescent_10_10.5", "quiescent_10_10.5_std", "log_sfr_10_10.5", "log_sfr_10_10.5_std"}
+    assert names <= set(table.colnames)
+    for name in names:
+        assert np.isfinite(table[name][:20]).all()
+        assert np.isnan(table[name][20])
+
+
+def test_rates_are_kept_and_checked(seen, tmp_path):
+    ha.write_halos(tmp_path / "d.h5", seen.take([0, 1]))
+    again = ha.read_halos(tmp_path / "d.h5")
+    np.testing.assert_array_equal(again.sfr, seen.take([0, 1]).sfr)
+    assert "sfr" not in again.features
+    with pytest.raises(ValueError, match=r"sfr of halo 1 is -0.3.*Msun/yr"):
+        ha.halos([0, 0], np.ones((2, 3)), {"v_peak": [99, 98]}, box_size=SIZE, hubble=0.7,
+                 stellar_mass=[1e9, 1e9], sfr=[1.0, -0.3])  # fmt: skip
+    with pytest.raises(ValueError, match="no sfr"):
+        formation.formation(universe(2), EDGES)
