@@ -1,5 +1,6 @@
 """The relation of stellar to halo mass, and the mass function that follows from it."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from jaxsed import halos as ha
+from jaxsed import params
 from jaxsed.halos import connection
 from jaxsed.halos.connection import Relation
+from jaxsed.infer import Settings, sample
 
 EDGES = np.arange(9.0, 12.01, 0.25)
 BROKEN = Relation(12.0, -1.5, 2.0, 0.5, 0.4, -1.0, 0.2, 0.0)
@@ -80,6 +83,51 @@ def test_the_posterior_has_finite_gradients_and_its_peak_at_the_truth(model):
     places = jnp.concatenate([x[None], 3 * jax.random.normal(jax.random.key(0), (200, x.size))])
     values, slopes = jax.jit(jax.vmap(jax.value_and_grad(problem.logdensity)))(places)
     assert np.isfinite(values).all() and np.isfinite(slopes).all()
+
+
+def test_stellar_masses_stay_in_place_as_the_bump_changes():
+    """What the coordinates are made for."""
+    prior = connection.prior()
+    theta = jax.tree.map(jnp.asarray, BROKEN._replace(log10_gamma=-2.5))
+    x = params.unconstrain(prior, theta)
+    index = Relation._fields.index("log10_gamma")
+    other = params.constrain(prior, x.at[index].set(1.0))[0]
+    assert float(other.log10_gamma) > -0.7
+    mass = jnp.linspace(11.0, 13.5, 20)
+    gap = connection.stellar_mass(other, mass) - connection.stellar_mass(theta, mass)
+    bent = connection.stellar_mass(theta._replace(log10_gamma=other.log10_gamma), mass)
+    assert np.abs(gap).max() < 0.3 * np.abs(bent - connection.stellar_mass(theta, mass)).max()
+
+
+def test_the_coordinates_do_not_change_the_posterior(model):
+    phi = np.asarray(model(BROKEN))
+    problem = ha.connection_problem(EDGES, phi, 0.05 * phi)
+    own = Relation(*(getattr(leaf, "base", leaf) for leaf in problem.prior))
+    plain = dataclasses.replace(problem, prior=own)
+    for u in 0.5 * jax.random.normal(jax.random.key(0), (5, 8)):
+        theta = plain.constrain(u)
+        x = problem.unconstrain(theta)
+        assert np.abs(x - u).max() > 0.01
+        np.testing.assert_allclose(problem.logdensity(x), plain.logdensity(u), rtol=1e-3)
+        slopes = jax.jacfwd(lambda x: params.constrain(problem.prior, x)[1])(x)
+        assert np.linalg.slogdet(slopes)[1] == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_posterior_of_a_mock_meets_the_bar_and_holds_the_truth(model):
+    truth = ha.universemachine(0.1)
+    phi = np.asarray(model(truth), float)
+    phi += 0.05 * phi * np.random.default_rng(0).normal(size=phi.size)
+    problem = ha.connection_problem(EDGES, phi, 1e-3 * phi)
+    settings = Settings(target_acceptance=0.95)
+    samples = sample(
+        jax.random.key(0), problem, method="nuts", settings=settings, derive=problem.forward
+    )
+    assert samples.diagnostics.passes().all()
+    assert samples.diagnostics.divergences.sum() == 0
+    expected = {**truth._asdict(), **model.derived(truth)._asdict()}
+    for name, draws in {**samples.theta._asdict(), **samples.derived}.items():
+        assert abs(draws.mean() - expected[name]) < 3 * draws.std(), name
 
 
 def test_cosmology_of_others_stays_set():

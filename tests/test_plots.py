@@ -9,7 +9,7 @@ import pytest
 from astropy.cosmology import Planck15
 from plot_data import AGES, make_emulator, make_results
 
-from jaxsed import plots
+from jaxsed import halos, plots
 from jaxsed.catalog import chunk
 from jaxsed.catalog.config import LikelihoodConfig, ModelConfig
 from jaxsed.catalog.flags import TEXT, Flag
@@ -333,3 +333,30 @@ def test_rank_histograms_say_which_parameter_is_off():
     assert off < 0.01
     with pytest.raises(ValueError, match="no ranks"):
         plots.rank_histograms({}, 99)
+
+
+def test_stellar_halo_relation():
+    model = halos.galaxy_halo(np.arange(9.0, 12.01, 0.25))
+    truth = halos.universemachine(0.1)
+    rng = np.random.default_rng(0)
+    draws = type(truth)(*(np.full((1, 4, 50), value) for value in truth))
+    draws = draws._replace(log10_efficiency=rng.normal(truth.log10_efficiency, 0.05, (1, 4, 50)))
+    phi = np.asarray(model(truth))
+    lower = truth._replace(log10_efficiency=truth.log10_efficiency - 0.3)
+    figure = plots.stellar_halo_relation(
+        model, draws, phi, 0.1 * phi, others={"the truth": truth, "lower": lower}
+    )
+    left, right, below = figure.axes
+    assert texts(right) == ["posterior, 68 and 95 %", "the truth", "lower", "observed"]
+    assert left.get_ylabel().startswith(r"$\log_{10}")
+    assert right.get_yscale() == "log"
+    [median], [line] = (lines(left, name) for name in ("posterior, 68 and 95 %", "the truth"))
+    np.testing.assert_allclose(median.get_ydata(), line.get_ydata(), atol=0.02)
+    [low] = lines(left, "lower")
+    np.testing.assert_allclose(line.get_ydata() - low.get_ydata(), 0.3, atol=1e-4)
+    [ratio] = lines(below, "the truth")
+    np.testing.assert_allclose(ratio.get_ydata(), 1.0, atol=0.05)
+    [points] = [c for c in right.containers if c.get_label() == "observed"]
+    np.testing.assert_allclose(points[0].get_ydata(), phi, rtol=1e-6)
+    with pytest.raises(ValueError, match="12 bins"):
+        plots.stellar_halo_relation(model, draws, phi[1:], phi[1:])

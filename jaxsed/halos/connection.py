@@ -8,6 +8,7 @@ follows from that of halos by an integral, whose gradient is all that a sampler 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +77,12 @@ def stellar_mass(theta: Relation, log_mass: Array) -> Array:
     """
     x = log_mass - theta.log10_m1
     powers = jnp.logaddexp(-params.LN10 * theta.alpha * x, -params.LN10 * theta.beta * x)
-    bump = 10**theta.log10_gamma * jnp.exp(-0.5 * (x / theta.delta) ** 2)
-    return theta.log10_m1 + theta.log10_efficiency - powers / params.LN10 + bump
+    return theta.log10_m1 + theta.log10_efficiency - powers / params.LN10 + bump(theta, x)
+
+
+def bump(theta: Relation, x: Any) -> Array:
+    """dex that the bump adds at dex x above M1."""
+    return 10**theta.log10_gamma * jnp.exp(-0.5 * (x / theta.delta) ** 2)
 
 
 @struct.dataclass
@@ -104,7 +109,8 @@ class GalaxyHalo:
         # what lies above is tiny for the many small halos, and exact where what lies below is not
         above = 0.5 * erfc((self.edges[:, None] - mean) / (spread * np.sqrt(2.0)))
         number = self.centrals + self.satellites * jnp.exp(theta.ln_satellites)
-        return -jnp.diff(above, axis=0) @ number / jnp.diff(self.edges)
+        # sums before differences: the other way round XLA finds the relation anew for every edge
+        return -jnp.diff(above @ number) / jnp.diff(self.edges)
 
     def derived(self, theta: Relation) -> StellarMasses:
         """Stellar masses that the relation gives."""
@@ -151,14 +157,54 @@ def galaxy_halo(
     return GalaxyHalo(as_32(GRID), as_32(centrals), as_32(satellites), as_32(edges))
 
 
+RANGES = {
+    "log10_m1": (11.0, 13.0), "log10_efficiency": (-2.5, -0.5), "alpha": (1.0, 4.0),
+    "beta": (0.0, 1.5),
+}  # fmt: skip
+"""Of the uniform priors of the double power law."""
+
+PIVOTS = np.arange(11.0, 13.6, 0.25)
+"""log10 peak masses at which the double power law makes up for the bump."""
+
+
+def _answers() -> np.ndarray:
+    """[4, pivot] change of the coordinates of `RANGES` for a dex at each pivot, by least squares
+    around a relation as observed ones are."""
+    m1, alpha, beta = 12.0, 2.0, 0.5
+    x = PIVOTS - m1
+    share = 1 / (1 + 10 ** ((alpha - beta) * x))
+    slope = share * alpha + (1 - share) * beta
+    changes = np.stack([1 - slope, np.ones(x.size), share * x, (1 - share) * x], axis=1)
+    # coordinates are normal quantiles: in the middle of a uniform prior, sqrt(2 pi) / range
+    widths = np.array([high - low for low, high in RANGES.values()])
+    return np.sqrt(2 * np.pi) / widths[:, None] * np.linalg.pinv(changes)
+
+
+def _shear(row: np.ndarray) -> Callable[[Relation], Array]:
+    def shift(theta: Relation) -> Array:
+        return -jnp.dot(jnp.asarray(row, float), bump(theta, PIVOTS - 12.0))
+
+    return shift
+
+
+SHEARS = dict(zip(RANGES, map(_shear, _answers()), strict=True))
+"""By the parameter: the shift of its coordinate that leaves the relation in place as the bump
+changes.  Made once, so that nothing compiles twice."""
+
+
 def prior() -> Relation:
-    """Wide distributions; the scatter is that of Behroozi et al. (2019), 0.2 +- 0.03 dex."""
+    """Wide distributions; the scatter is that of Behroozi et al. (2019), 0.2 +- 0.03 dex.
+
+    Data know the relation better than they know its bump, and in their own coordinates the other
+    parameters would have to follow the bump around a bend.
+    """
     named = params.distribution
+    sheared = {
+        name: params.Recoordinated(named("uniform", *RANGES[name]), shift=SHEARS[name])
+        for name in RANGES
+    }
     return Relation(
-        log10_m1=named("uniform", 11.0, 13.0),
-        log10_efficiency=named("uniform", -2.5, -0.5),
-        alpha=named("uniform", 1.0, 4.0),
-        beta=named("uniform", 0.0, 1.5),
+        **sheared,
         delta=named("uniform", 0.1, 1.0),
         log10_gamma=named("truncated_normal", -1.0, 0.4, -3.0, 0.0),
         scatter=named("truncated_normal", 0.2, 0.03, 0.05, 0.4),
