@@ -9,7 +9,7 @@ import pytest
 from halo_data import EDGES, SIZE, universe
 
 from jaxsed import halos as ha
-from jaxsed.halos import baselines, boxes, forest, model, networks, training, trees
+from jaxsed.halos import baselines, boxes, forest, model, networks, support, training, trees
 from jaxsed.learn import FitSettings
 from jaxsed.nets import resnet3d
 
@@ -149,7 +149,8 @@ def test_the_poisson_loss_is_the_likelihood():
     counts = [np.array([5.0, 1.0, 2.0]), np.array([2.0, 2.0, 4.0])]
     mean, network = np.array([4.0, 3.0, 2.0]), untrained()
     gap = [
-        value_of_loss(settings(loss="poisson"), network, n) - value_of_loss(settings(), network, n)
+        value_of_loss(settings(loss="poisson"), network, n)
+        - value_of_loss(settings(loss="chi2"), network, n)
         for n in counts
     ]
     expected = [
@@ -172,8 +173,9 @@ def test_the_loss_with_a_covariance_is_chi_square():
     """A diagonal covariance of the counts' own variances is the loss without one."""
     counts, network = np.array([5.0, 1.0, 2.0]), untrained()
     covariance = np.diag((counts + 1.0) / (np.diff(EDGES) * 100.0) ** 2)
-    plain = value_of_loss(settings(), network, counts)
-    assert value_of_loss(settings(covariance=covariance), network, counts) == pytest.approx(plain)
+    plain = value_of_loss(settings(loss="chi2"), network, counts)
+    given = settings(loss="chi2", covariance=covariance)
+    assert value_of_loss(given, network, counts) == pytest.approx(plain)
 
 
 def test_a_forest_is_that_of_scikit_learn():
@@ -211,11 +213,37 @@ def test_empty_and_strange_boxes_are_flagged(trained):
         boxes=[0, 1],
     )  # fmt: skip
     found = trained.predict(one)
-    assert found.flag.tolist() == [ha.BoxFlag.OUTSIDE_TRAINING, ha.BoxFlag.EMPTY]
+    assert found.flag[0] & ha.BoxFlag.OUTSIDE_TRAINING
+    assert found.flag[1] == ha.BoxFlag.EMPTY
     assert found.count[1].tolist() == [0.0, 0.0, 0.0]
     assert ha.flag_text(found.flag[1]).startswith("no halo")
-    assert trained.predict(crowded).flag[0] == ha.BoxFlag.OUTSIDE_TRAINING
+    assert trained.predict(crowded).flag[0] & ha.BoxFlag.OUTSIDE_TRAINING
     assert np.isfinite(trained.predict(crowded).count).all()
+
+
+def test_boxes_of_other_halos_are_flagged(trained, seen, unseen):
+    """As many as in the training, but faster, or with spins that scatter more."""
+    assert np.mean(trained.predict(unseen).flag & ha.BoxFlag.STRANGE_HALOS > 0) < 0.1
+    ridge = ha.fit_baseline(seen, "ridge", edges=EDGES)
+    for name, change in (("v_peak", lambda v: 1.5 * v), ("spin", lambda s: 3.0 * s)):
+        features = unseen.features | {name: change(unseen.features[name])}
+        other = dataclasses.replace(unseen, features=features)
+        for fitted in (trained, ridge):
+            assert np.mean(fitted.predict(other).flag & ha.BoxFlag.STRANGE_HALOS > 0) > 0.9
+
+
+def test_a_distance_is_that_of_mahalanobis(seen):
+    known = boxes.Features.of(seen)
+    found, own = support.description(seen, known), support.Support.of(seen, known)
+    cov = np.cov(found, rowvar=False) + support.RIDGE * np.eye(found.shape[1])
+    gap = found - found.mean(axis=0)
+    expected = np.sqrt(np.einsum("bi,ij,bj->b", gap, np.linalg.inv(cov), gap))
+    assert own.farthest == pytest.approx(expected.max(), rel=1e-6)
+    one = seen.box == 3
+    assert found[3, 0] == pytest.approx(np.log1p(one.sum()))
+    values = known.of_halos(seen)[one]
+    np.testing.assert_allclose(found[3, 1:3], values.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found[3, 3:], values.std(axis=0), atol=1e-5)
 
 
 def test_other_boxes_and_lacking_features_are_refused(trained, unseen):
@@ -238,3 +266,5 @@ def test_training_needs_galaxies_in_every_bin(seen):
         ha.galaxy_counts(seen, (10, 10))
     with pytest.raises(ValueError, match="unknown loss"):
         settings(loss="mse")
+    with pytest.raises(ValueError, match="covariance needs the loss 'chi2'"):
+        settings(covariance=np.eye(3))

@@ -26,6 +26,7 @@ from jaxsed.halos.boxes import (
 )
 from jaxsed.halos.catalogue import V_PEAK_CUT, Halos
 from jaxsed.halos.model import MassFunctions, Record, mass_functions
+from jaxsed.halos.support import Support
 from jaxsed.halos.trees import Trees, of_sklearn
 
 KIND = "halo baseline"
@@ -147,10 +148,9 @@ def fit_baseline(
     n = galaxy_counts(halos, edges)
     halos = halos.above(v_peak_min)
     known = Features.of(halos, features)
-    count = np.bincount(halos.box, minlength=len(halos))
     record = Record(
         kind=kind, edges=edges, features=known, box_size=halos.box_size, hubble=halos.hubble,
-        v_peak_min=v_peak_min, fewest=int(count.min()), most=int(count.max()),
+        v_peak_min=v_peak_min, support=Support.of(halos, known),
         slots=slots_of(halos), boxes=len(halos), seed=seed,
     )  # fmt: skip
     shares = np.linspace(0, 1, QUANTILES + 1)[1:-1]

@@ -21,6 +21,7 @@ from jaxsed.halos.boxes import Box, Features, mass_function, pack
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.formation import Shares, Typical
 from jaxsed.halos.networks import Architecture, Network
+from jaxsed.halos.support import Support
 from jaxsed.nets import resnet3d
 
 KIND = "halo network"
@@ -38,12 +39,14 @@ class BoxFlag(IntFlag):
     EMPTY = 1
     OUTSIDE_TRAINING = 2
     NUMERICAL_FAILURE = 4
+    STRANGE_HALOS = 8
 
 
 TEXT: dict[BoxFlag, str] = {
     BoxFlag.EMPTY: "no halo: no galaxies either",
     BoxFlag.OUTSIDE_TRAINING: "more or fewer halos than any box of the training",
     BoxFlag.NUMERICAL_FAILURE: "no finite result",
+    BoxFlag.STRANGE_HALOS: "its halos are not like those of any box of the training",
 }
 
 
@@ -65,9 +68,7 @@ class Record:
     hubble: float
     v_peak_min: float
     """km/s; halos below it were left out and are left out of predictions."""
-    fewest: int
-    """Halos in a box of the training."""
-    most: int
+    support: Support
     slots: int
     """Halos of a box that the network sees; see `boxes.pack`."""
     boxes: int
@@ -88,7 +89,10 @@ class Record:
     def from_dict(cls, stored: dict[str, Any]) -> Record:
         """From what `dataclasses.asdict` made of it."""
         features = Features(**{name: tuple(v) for name, v in stored.pop("features").items()})
-        return cls(features=features, edges=tuple(stored.pop("edges")), **stored)
+        support = Support.from_dict(stored.pop("support"))
+        return cls(
+            features=features, support=support, edges=tuple(stored.pop("edges")), **stored
+        )
 
 
 class MassFunctions(NamedTuple):
@@ -116,8 +120,9 @@ def mass_functions(
     found = np.bincount(halos.box, minlength=len(halos))
     broken = ~np.isfinite(count + count_std).all(axis=1)
     flag = np.where(found == 0, int(BoxFlag.EMPTY), 0)
-    strange = (found > 0) & ((found < record.fewest) | (found > record.most))
-    flag |= np.where(strange, int(BoxFlag.OUTSIDE_TRAINING), 0)
+    flag |= np.where(record.support.crowd(halos), int(BoxFlag.OUTSIDE_TRAINING), 0)
+    strange = record.support.strange(halos, record.features)
+    flag |= np.where(strange, int(BoxFlag.STRANGE_HALOS), 0)
     flag |= np.where(broken & (found > 0), int(BoxFlag.NUMERICAL_FAILURE), 0)
     count, std = (np.where(found[:, None] == 0, 0.0, a) for a in (count, count_std))
     count, std = (np.where((broken & (found > 0))[:, None], np.nan, a) for a in (count, std))

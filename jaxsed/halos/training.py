@@ -26,6 +26,7 @@ from jaxsed.halos.catalogue import V_PEAK_CUT, Halos
 from jaxsed.halos.formation import Formation, Typical
 from jaxsed.halos.model import HaloModel, Record, expected
 from jaxsed.halos.networks import Architecture, Network, Outputs
+from jaxsed.halos.support import Support
 from jaxsed.learn import FitSettings, History, fit
 
 VALIDATION = 0.15
@@ -61,7 +62,8 @@ class HaloSettings:
     features: tuple[str, ...] | None = None
     """By default all of them."""
     loss: str = "poisson"
-    """"chi2" (Nadler & To 2018, eq. 1, in numbers of galaxies) or "poisson"."""
+    """"poisson", or "chi2" (Nadler & To 2018, eq. 1, in numbers of galaxies), which prefers numbers
+    that are too low: its variances are those of what was counted."""
     floor: float = FLOOR
     covariance: Any = None
     """[bin, bin] of phi in (Mpc^-3 dex^-1)^2, in place of chi-square's Poisson variances."""
@@ -82,6 +84,8 @@ class HaloSettings:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"unknown loss {self.loss!r}: choose one of {', '.join(LOSSES)}")
+        if self.covariance is not None and self.loss != "chi2":
+            raise ValueError(f"a covariance needs the loss 'chi2', got {self.loss!r}")
 
 
 def chi2(mean: Any, counts: Any, floor: float = FLOOR) -> Any:
@@ -150,8 +154,8 @@ def train(
         histories.append(history)
     record = Record(
         kind="resnet", edges=edges, features=features, box_size=halos.box_size,
-        hubble=halos.hubble, v_peak_min=settings.v_peak_min, fewest=int(found.min()),
-        most=int(found.max()), slots=slots, boxes=len(shown),
+        hubble=halos.hubble, v_peak_min=settings.v_peak_min,
+        support=Support.of(halos.take(shown), features), slots=slots, boxes=len(shown),
         seed=int(jax.random.key_data(key)[-1]),
     )  # fmt: skip
     model = HaloModel(tuple(members), log_mean, jnp.ones(len(edges) - 1), record, usual)
