@@ -47,6 +47,15 @@ def test_convolution_and_its_gradient_are_the_librarys(n, step, live, ours):
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
+@pytest.mark.parametrize(("n", "step"), [(9, Step(2, 3)), (8, HALVE), (4, KEEP), (2, HALVE)])
+def test_wide_convolutions_are_the_librarys(n, step):
+    weight = jax.random.normal(jax.random.key(0), (len(step.taps(n)) ** 3, 3, resnet3d.WIDE))
+    x = jax.random.normal(jax.random.key(1), (n, n, n, 3))
+    np.testing.assert_allclose(
+        resnet3d.convolve_by_matrix(weight, x, step), library(weight, x, step), atol=5e-5
+    )
+
+
 @pytest.mark.parametrize(("width", "published"), [(20, 859_142), (100, 20_255_862)])
 def test_the_weights_are_the_published_ones_less_the_taps_that_meet_nothing(width, published):
     sizes = Architecture(width=width, norm=True, pool="max", wrap=False)

@@ -30,6 +30,9 @@ FOLDED = 8
 BLOCK = 5
 """Voxels that come out of a vector in longer lines."""
 
+WIDE = 64
+"""Channels from which on products with the zeros of bands cost more than they save."""
+
 STAGES = (1, 2, 4)
 """Channels of the stages, in units of those of the first layer."""
 
@@ -244,12 +247,13 @@ def convolve_by_matrix(weight: Array, x: Array, step: Step) -> Array:
     n, (stride, padding) = x.shape[0], step
     m, taps, channels = step.size(n), step.taps(n), x.shape[-1]
     edges = [(padding, padding)] * 2
-    if n <= FOLDED:
+    wide = weight.shape[-1] >= WIDE and stride > 1 and len(taps) == TAPS
+    if n <= FOLDED and not wide:
         lines, blocks, out = jnp.pad(x.reshape(n, n, -1), (*edges, (0, 0))), 1, m
         matrix = _banded(weight, n, step)
     else:
-        blocks, out, width = -(-m // BLOCK), BLOCK, stride * (BLOCK - 1) + TAPS
-        hop = stride * BLOCK
+        out = 1 if wide else BLOCK
+        blocks, width, hop = -(-m // out), stride * (out - 1) + TAPS, stride * out
         rest = hop * (blocks - 1) + width - n - padding
         padded = jnp.pad(x, (*edges, (padding, rest), (0, 0)))
         windows = [padded[:, :, q * hop : q * hop + width] for q in range(blocks)]
