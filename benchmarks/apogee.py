@@ -94,11 +94,6 @@ def labelled(network: st.StarModel, key: Any, stars: st.Spectra, draws: int = 10
     return network.predict(key, stars, draws=draws, flux_errors=True)
 
 
-def calibrated(network: st.StarModel, key: Any, held: st.Spectra, draws: int = 100) -> st.StarModel:
-    """Calibrated in the way in which `labelled` predicts."""
-    return st.calibrated(network, key, held, draws=draws, flux_errors=True)
-
-
 def judged(found: st.Labels, truth: np.ndarray) -> dict[str, Any]:
     """Bias, robust scatter, coverage and median uncertainty per label."""
     gap = found.value - truth
@@ -180,16 +175,18 @@ def uncertainties(
     }  # fmt: skip
     out: dict[str, Any] = {}
     for name, (found, draws) in methods.items():
-        fitted = calibrated(found, key, held, draws)
-        bare = dataclasses.replace(found, calibration=jnp.ones_like(fitted.calibration))
-        out[name] = {"factors": np.asarray(fitted.calibration).tolist()}
+        fitted = st.calibrated(found, key, held, draws=draws)
+        bare = dataclasses.replace(
+            found, calibration_flux=jnp.ones_like(fitted.calibration_flux)
+        )
+        out[name] = {"factors": np.asarray(fitted.calibration_flux).tolist()}
         for test in ("high", "low"):
             stars, truth, _ = tests[test]
             labels = labelled(bare, key, stars, draws)
             scale = np.asarray(network.scaling.std)
             gap = (labels.value - truth) / scale
             own = np.hypot(labels.std_model, labels.std_predictive)
-            std = np.hypot(np.asarray(fitted.calibration) * own, labels.std_flux)
+            std = np.hypot(np.asarray(fitted.calibration_flux) * own, labels.std_flux)
             out[name][test] = {
                 "scatter": float(np.mean([st.robust_scatter(g) for g in gap.T])),
                 "alone": quality(labels.value, labels.std, truth, scale),
@@ -228,7 +225,7 @@ def main() -> None:
         for size in sizes:
             chosen = train.take(np.arange(size))
             network = trained(path_of(kind, size), chosen, kind, options)
-            network = calibrated(network, key, held)
+            network = st.calibrated(network, key, held)
             row["sizes"][size] = {}
             for name in ("high", "low"):
                 found = labelled(network, key, tests[name][0])
@@ -243,7 +240,8 @@ def main() -> None:
             rows = np.flatnonzero((teff > COOL) & (teff < WARM))[: max(options.sizes)]
             narrow = trained(path_of(kind, "narrow"), train.take(rows), kind, options)
             at = np.asarray(held.labels)[:, names.index("teff")]
-            narrow = calibrated(narrow, key, held.take(np.flatnonzero((at > COOL) & (at < WARM))))
+            known = held.take(np.flatnonzero((at > COOL) & (at < WARM)))
+            narrow = st.calibrated(narrow, key, known)
             high, high_truth, _ = tests["high"]
             row["outside"] = outside(
                 labelled(narrow, key, high), high_truth, high_truth[:, names.index("teff")]

@@ -65,7 +65,7 @@ def test_flux_errors_are_propagated_to_first_order(trained):
     np.testing.assert_allclose(found.std_flux[0], np.std(labels, axis=0), rtol=0.3)
     assert (trained.predict(jax.random.key(1), star).std_flux == 0).all()
     # What is known of the flux is not the network's to calibrate.
-    own = np.asarray(trained.calibration) * np.hypot(found.std_model, found.std_predictive)
+    own = np.asarray(trained.calibration_flux) * np.hypot(found.std_model, found.std_predictive)
     np.testing.assert_allclose(found.std, np.hypot(own, found.std_flux), rtol=1e-4)
 
 

@@ -78,6 +78,17 @@ def test_calibration_is_that_of_the_prediction_asked_for(trained):
     np.testing.assert_allclose(again.calibration, found.calibration, rtol=1e-6)
 
 
+def test_noise_of_the_flux_is_not_counted_twice(trained):
+    """With the flux errors propagated or not, the uncertainties are right on average."""
+    held, unseen = synthetic(800, seed=2), synthetic(800, seed=1)
+    found = st.calibrated(trained, jax.random.key(0), held, draws=0)
+    assert (np.asarray(found.calibration_flux) < np.asarray(found.calibration)).all()
+    for flux_errors in (False, True):
+        labels = found.predict(jax.random.key(1), unseen, draws=0, flux_errors=flux_errors)
+        inside, _ = st.coverage(labels.value, labels.std, unseen.labels)
+        assert (np.abs(inside - 0.683) < 0.07).all(), inside
+
+
 def test_errors_of_the_labels_do_not_count_as_the_networks(trained):
     """Known labels with errors of half of the network's own give the factors of exact labels."""
     held = synthetic(1500, seed=2)
@@ -111,7 +122,7 @@ def test_the_laplace_covariance_is_that_of_linear_regression():
     net = networks.init(jax.random.key(1), "bcnn", PIXELS, LABELS, architecture=SMALL)
     record = parts.Record("bcnn", LABELS, tuple(stars.wave), 40, (), (), 0)
     found = model.StarModel((net,), scaling, prediction.reach_of(net, scaling, stars.flux),
-                            jnp.ones(5), None, record)  # fmt: skip
+                            jnp.ones(5), jnp.ones(5), None, record)  # fmt: skip
     covariance = st.with_laplace(found, stars, stars).laplace[0][2]
     a = np.stack([np.append(networks.run(net, x).last[2], 1.0) for x in batch.x])
     out = [networks.run(net, x).log_variance[2] for x in batch.x]

@@ -33,6 +33,8 @@ class StarModel:
     reach: Reach
     calibration: Array
     """[label] factor on what the network says of its uncertainty, from the validation spectra."""
+    calibration_flux: Array
+    """[label] the same where the uncertainties of the flux are propagated besides."""
     laplace: Any
     """Posterior covariances of the last layer's weights [label] of [input, input], one tuple per
     member, or None.  With them a prediction draws no dropout masks."""
@@ -66,8 +68,8 @@ class StarModel:
             flux_errors: propagate the uncertainties of the flux to first order.
             progress: called with (spectra done, spectra in all).
 
-        The calibration is that of the way in which the validation stars were predicted; with
-        another (`calibrated` finds its own) it is not that of these uncertainties.
+        The calibration is that of as many draws as the validation stars were predicted with;
+        `calibrated` finds another's.
 
         Raises ValueError for another wavelength grid or a negative number of draws.
         """
@@ -94,7 +96,8 @@ class StarModel:
         value, model, predictive, distance, noise = columns
         flag = stars.flag.copy()
         flag |= np.where(distance > 1, int(StarFlag.OUTSIDE_TRAINING), 0)
-        total = np.sqrt(np.asarray(self.calibration) ** 2 * (model + predictive) + noise)
+        factor = np.asarray(self.calibration_flux if flux_errors else self.calibration)
+        total = np.sqrt(factor**2 * (model + predictive) + noise)
         broken = ~np.isfinite(value + total).all(axis=1)
         flag |= np.where(broken, int(StarFlag.NUMERICAL_FAILURE), 0)
         lost = broken | ((flag & int(StarFlag.NO_PIXELS)) != 0)

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 KIND = "star network"
 
+CALIBRATIONS = ("calibration", "calibration_flux")
+
 
 def write(path: str | Path, model: StarModel) -> None:
     """Write an HDF5 file that `read` reads."""
-    arrays: dict[str, Any] = {"calibration": model.calibration}
+    arrays: dict[str, Any] = {name: getattr(model, name) for name in CALIBRATIONS}
     for i, member in enumerate(model.members):
         arrays[f"member{i}"] = ravel_pytree(member)[0]
         for j, covariance in enumerate((model.laplace or {i: ()})[i]):
@@ -66,7 +68,7 @@ def read(path: str | Path) -> dict[str, Any]:
         "members": tuple(restore(jnp.asarray(arrays[f"member{i}"])) for i in range(count)),
         "scaling": part(Scaling),
         "reach": part(Reach),
-        "calibration": jnp.asarray(arrays["calibration"]),
+        **{name: jnp.asarray(arrays[name]) for name in CALIBRATIONS},
         "laplace": laplace,
         "record": record,
     }

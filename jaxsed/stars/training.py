@@ -125,6 +125,7 @@ def train(
         scaling=scaling,
         reach=reach_of(members[0], scaling, shown.flux),
         calibration=jnp.ones(len(stars.names)),
+        calibration_flux=jnp.ones(len(stars.names)),
         laplace=None,
         record=Record(
             kind=kind, labels=stars.names, wave=tuple(stars.wave.tolist()),

@@ -71,42 +71,52 @@ def _check_labels(model: StarModel, stars: Spectra) -> None:
 
 
 def calibrated(
-    model: StarModel, key: Array, held: Spectra, *, draws: int = DRAWS, flux_errors: bool = False
+    model: StarModel, key: Array, held: Spectra, *, draws: int = DRAWS
 ) -> StarModel:
     """With uncertainties that are right on average for stars that the training never saw.
 
     The factor f of a label is that with which 68.3 % of the differences from known labels are
     below sqrt((f std)^2 + sigma^2), as they are for Gaussian errors of that size; std is what the
-    network says, and sigma the known part of what differs: the uncertainty of the labels, and of
-    the flux where it is propagated.  Where sigma is most of it, little is learned about f, which is
-    kept above 0.2.  Fewer than 30 stars with a label leave it at 1.
+    network says, and sigma the known part of what differs: the uncertainty of the labels, and for a
+    factor of its own that of the flux, so that a prediction that propagates it does not count the
+    noise twice, and one that does not leaves nothing out.  Where sigma is most of it, little is
+    learned about f, which is kept above 0.2.  Fewer than 30 stars with a label leave it at 1.
 
     Args:
         model: a trained network or ensemble.
         key: random key of the dropout masks.
         held: labelled stars.
         draws: as the model will be asked to predict.
-        flux_errors: likewise.
 
     Raises ValueError for stars on another grid or with other labels than the model's.
     """
     _check_labels(model, held)
     assert held.labels is not None and held.label_error is not None
-    found = model.predict(key, held, draws=draws, flux_errors=flux_errors)
+    found = model.predict(key, held, draws=draws, flux_errors=True)
     difference = found.value - held.labels
     said = np.hypot(found.std_model, found.std_predictive)
-    known = np.hypot(held.label_error, found.std_flux)
-    factors, figures = [], {}
+    figures = {}
     for j, name in enumerate(model.record.labels):
-        # A difference is below that size from this factor on.
-        own = np.sqrt(np.maximum(difference[:, j] ** 2 - known[:, j] ** 2, 0.0))
-        needed = (own / said[:, j])[np.isfinite(difference[:, j])]
-        enough = needed.size >= ENOUGH
-        factors.append(max(float(np.quantile(needed, 0.683)), LEAST) if enough else 1.0)
         finite = difference[np.isfinite(difference[:, j]), j]
         figures[name] = [float(np.median(finite)), robust_scatter(finite)] if finite.size else []
-    record = dataclasses.replace(model.record, validation=figures)
-    return dataclasses.replace(model, calibration=jnp.asarray(factors, jnp.float32), record=record)
+    return dataclasses.replace(
+        model,
+        calibration=_factors(difference, said, held.label_error),
+        calibration_flux=_factors(difference, said, np.hypot(held.label_error, found.std_flux)),
+        record=dataclasses.replace(model.record, validation=figures),
+    )
+
+
+def _factors(difference: np.ndarray, said: np.ndarray, known: np.ndarray) -> Array:
+    """[label] see `calibrated`; all [star, label]."""
+    factors = []
+    for gap, std, sigma in zip(difference.T, said.T, known.T, strict=True):
+        # a difference is below that size from this factor on
+        own = np.sqrt(np.maximum(gap**2 - sigma**2, 0.0))
+        needed = (own / std)[np.isfinite(gap)]
+        enough = needed.size >= ENOUGH
+        factors.append(max(float(np.quantile(needed, 0.683)), LEAST) if enough else 1.0)
+    return jnp.asarray(factors, jnp.float32)
 
 
 def robust_scatter(difference: np.ndarray) -> float:
