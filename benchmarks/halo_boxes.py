@@ -102,16 +102,14 @@ def deviance_of(count: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * (count - truth + truth * log_ratio).sum(axis=1).mean())
 
 
-def judged(found: dict[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+def judged(count: np.ndarray, count_std: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Chi-square, Poisson deviance, bias of the total, how often the number lies within its
     uncertainty."""
-    count = found["count"]
     return {
         "chi2": float(ha.chi2(count, truth).mean()),
         "deviance": deviance_of(count, truth),
         "bias": float(count.sum() / truth.sum() - 1),
-        "inside": float(np.mean(np.abs(count - truth) < found["count_std"])),
-        "seconds": float(found["seconds"]),
+        "inside": float(np.mean(np.abs(count - truth) < count_std)),
     }
 
 
@@ -170,7 +168,8 @@ def main() -> None:
         for seed in seeds:
             path = options.output / f"{stem(name)}_{seed}"
             found = predicted(path, method, train, test, seed, options.epochs)
-            rows.append(judged(found, truth))
+            figures = judged(found["count"], found["count_std"], truth)
+            rows.append(figures | {"seconds": float(found["seconds"])})
             counts.setdefault(name, found["count"])
         out[name] = rows
         mean = {key: np.mean([row[key] for row in rows]) for key in rows[0]}

@@ -21,7 +21,7 @@ from typing import Any
 import halo_data
 import jax
 import numpy as np
-from halo_boxes import deviance_of
+from halo_boxes import judged
 from rich.console import Console
 from rich.table import Table
 
@@ -54,17 +54,11 @@ def fitted(path: Path, kind: str, train: ha.Halos, features: Any, options: Any) 
     return found
 
 
-def judged(fit: Any, test: ha.Halos) -> dict[str, float]:
+def tested(fit: Any, test: ha.Halos) -> dict[str, float]:
     """How far off, how often within the uncertainty, how often flagged."""
-    truth, found = ha.galaxy_counts(test), fit.predict(test)
-    return {
-        "boxes": len(test),
-        "chi2": float(ha.chi2(found.count, truth).mean()),
-        "deviance": deviance_of(found.count, truth),
-        "bias": float(found.count.sum() / truth.sum() - 1),
-        "inside": float(np.mean(np.abs(found.count - truth) < found.count_std)),
-        "flagged": float(np.mean(found.flag != 0)),
-    }
+    found = fit.predict(test)
+    figures = judged(found.count, found.count_std, ha.galaxy_counts(test))
+    return figures | {"boxes": len(test), "flagged": float(np.mean(found.flag != 0))}
 
 
 def millennium(path: Path, like: ha.Halos) -> ha.Halos:
@@ -117,7 +111,7 @@ def main() -> None:
     for name, (features, train, tests) in sets.items():
         for kind in options.kinds:
             fit = fitted(options.output / f"{name}_{kind}.h5", kind, train, features, options)
-            out[f"{name}, {kind}"] = {where: judged(fit, test) for where, test in tests.items()}
+            out[f"{name}, {kind}"] = {where: tested(fit, test) for where, test in tests.items()}
             for where, row in out[f"{name}, {kind}"].items():
                 table.add_row(
                     name, kind, f"{row['boxes']} {where}", f"{row['chi2']:.1f}",

@@ -6,8 +6,8 @@ The same sizes (25^3 voxels of one channel, 14 bins, batches of 32), chi-square,
 network is written here after Nadler & To (2018), with its batch norms; ours has the same sizes and
 a norm without a state.  Both get fields that are painted already.  Beside them, ours as it is
 trained by default: it paints boxes of halos, turned and moved at every step, and counts them.
-Times are medians of calls after the first, one network after the other in every round; torch is
-left out where it is not installed.
+Times are medians of calls after the first three, one network after the other in every round; torch
+is left out where it is not installed.
 """
 
 from __future__ import annotations

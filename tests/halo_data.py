@@ -3,6 +3,9 @@
 import numpy as np
 
 from jaxsed import halos as ha
+from jaxsed.halos import networks
+from jaxsed.learn import FitSettings
+from jaxsed.nets import resnet3d
 
 SIZE = 25.0
 EDGES = (9.5, 10.0, 10.5, 11.0)
@@ -26,3 +29,15 @@ def universe(n, seed=0, per_box=60, forming=False):
         box, SIZE * generator.random((total, 3)), {"v_peak": 10**log_v, "spin": spin},
         box_size=SIZE, hubble=0.7, stellar_mass=10**log_mass, boxes=np.arange(n), sfr=sfr,
     )  # fmt: skip
+
+
+def settings(**changes):
+    """A quick training of a small network."""
+    sizes = networks.Architecture(
+        voxels=9, resnet=resnet3d.Architecture(width=4, dense=(32, 16)), census=(16, 8)
+    )
+    fit = FitSettings(
+        optimizer="nadam", schedule="cosine", learning_rates=(5e-3, 1e-4), batch_size=16,
+        epochs=40, patience=40, warmup=0.1, clip_norm=1.0,
+    )  # fmt: skip
+    return ha.HaloSettings(architecture=sizes, edges=EDGES, fit=fit, **changes)

@@ -7,13 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from astropy.table import Table
-from halo_data import EDGES, SIZE, universe
+from halo_data import EDGES, SIZE, settings, universe
 
 from jaxsed import cli
 from jaxsed import halos as ha
-from jaxsed.halos import formation, model, networks
-from jaxsed.learn import FitSettings
-from jaxsed.nets import resnet3d
+from jaxsed.halos import formation, model
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +21,7 @@ def seen():
 
 @pytest.fixture(scope="module")
 def trained(seen):
-    sizes = networks.Architecture(
-        voxels=9, resnet=resnet3d.Architecture(width=4, dense=(32, 16)), census=(16, 8)
-    )
-    fit = FitSettings(
-        optimizer="nadam", schedule="cosine", learning_rates=(5e-3, 1e-4), batch_size=16,
-        epochs=40, patience=40, warmup=0.1, clip_norm=1.0,
-    )  # fmt: skip
-    settings = ha.HaloSettings(architecture=sizes, edges=EDGES, fit=fit)
-    return ha.train(jax.random.key(0), seen, settings=settings, progress=False)[0]
+    return ha.train(jax.random.key(0), seen, settings=settings(), progress=False)[0]
 
 
 def test_galaxies_are_counted_and_their_rates_are_means():

@@ -6,23 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from halo_data import EDGES, SIZE, universe
+from halo_data import EDGES, SIZE, settings, universe
 
 from jaxsed import halos as ha
 from jaxsed.halos import baselines, boxes, forest, model, networks, support, training, trees
-from jaxsed.learn import FitSettings
-from jaxsed.nets import resnet3d
-
-
-def settings(**changes):
-    sizes = networks.Architecture(
-        voxels=9, resnet=resnet3d.Architecture(width=4, dense=(32, 16)), census=(16, 8)
-    )
-    fit = FitSettings(
-        optimizer="nadam", schedule="cosine", learning_rates=(5e-3, 1e-4), batch_size=16,
-        epochs=40, patience=40, warmup=0.1, clip_norm=1.0,
-    )  # fmt: skip
-    return ha.HaloSettings(architecture=sizes, edges=EDGES, fit=fit, **changes)
 
 
 @pytest.fixture(scope="module")

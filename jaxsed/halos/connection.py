@@ -163,17 +163,18 @@ RANGES = {
 }  # fmt: skip
 """Of the uniform priors of the double power law."""
 
+USUAL_M1, USUAL_ALPHA, USUAL_BETA = 12.0, 2.0, 0.5
+"""Of observed relations, about which the coordinates are made."""
+
 PIVOTS = np.arange(11.0, 13.6, 0.25)
 """log10 peak masses at which the double power law makes up for the bump."""
 
 
 def _answers() -> np.ndarray:
-    """[4, pivot] change of the coordinates of `RANGES` for a dex at each pivot, by least squares
-    around a relation as observed ones are."""
-    m1, alpha, beta = 12.0, 2.0, 0.5
-    x = PIVOTS - m1
-    share = 1 / (1 + 10 ** ((alpha - beta) * x))
-    slope = share * alpha + (1 - share) * beta
+    """[4, pivot] change of each coordinate of `RANGES` for a dex at a pivot, by least squares."""
+    x = PIVOTS - USUAL_M1
+    share = 1 / (1 + 10 ** ((USUAL_ALPHA - USUAL_BETA) * x))
+    slope = share * USUAL_ALPHA + (1 - share) * USUAL_BETA
     changes = np.stack([1 - slope, np.ones(x.size), share * x, (1 - share) * x], axis=1)
     # coordinates are normal quantiles: in the middle of a uniform prior, sqrt(2 pi) / range
     widths = np.array([high - low for low, high in RANGES.values()])
@@ -182,7 +183,7 @@ def _answers() -> np.ndarray:
 
 def _shear(row: np.ndarray) -> Callable[[Relation], Array]:
     def shift(theta: Relation) -> Array:
-        return -jnp.dot(jnp.asarray(row, float), bump(theta, PIVOTS - 12.0))
+        return -jnp.dot(jnp.asarray(row, float), bump(theta, PIVOTS - USUAL_M1))
 
     return shift
 
