@@ -81,23 +81,26 @@ def _run(
     draws, times = jax.vmap(ensemble)(jax.random.split(key_walk, settings.chains), x)
     log_density = -jax.lax.map(jax.vmap(potential), draws.reshape(-1, length, dimension))
     steps = settings.chains * walkers * (length + length // 2)
-    short = jnp.max(times) * AUTOCORRELATION_TIMES > length
+    # A time that is not a number, of walkers that never moved, is no pass.
+    enough = jnp.max(times) * AUTOCORRELATION_TIMES <= length
     return Whole(
         x=draws.reshape(-1, length, dimension),
         log_density=log_density,
         evaluations=float(steps * evaluations),
-        effective=jnp.where(short, 0.0, jnp.inf),
+        effective=jnp.where(enough, jnp.inf, 0.0),
     )
 
 
 def _autocorrelation_time(z: Array) -> Array:
     """Largest integrated autocorrelation time of walkers [draw, walker, dimension], as in emcee:
-    the walkers' mean autocorrelation, summed up to a lag of five times itself (Sokal 1996)."""
+    the walkers' mean autocorrelation, summed up to a lag of five times itself (Sokal 1996), or over
+    all lags where none is that long.  Not-a-number where a coordinate has one value throughout."""
     n = z.shape[0]
     gap = z - jnp.mean(z, axis=(0, 1))
     power = jnp.abs(jnp.fft.rfft(gap, 2 * n, axis=0)) ** 2
     correlation = jnp.mean(jnp.fft.irfft(power, axis=0)[:n], axis=1)
     correlation = correlation / correlation[0]
     time = 2.0 * jnp.cumsum(correlation, axis=0) - 1.0
-    window = jnp.argmax(jnp.arange(n)[:, None] >= 5.0 * time, axis=0)
+    far = jnp.arange(n)[:, None] >= 5.0 * time
+    window = jnp.where(jnp.any(far, axis=0), jnp.argmax(far, axis=0), n - 1)
     return jnp.max(jnp.take_along_axis(time, window[None], axis=0))
