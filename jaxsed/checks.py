@@ -162,7 +162,7 @@ def check_emulator(path: Any) -> Check:
     """
     from jaxsed.emulators import load_emulator
     from jaxsed.magnitudes import to_arsinh
-    from jaxsed.sps.models import family
+    from jaxsed.sps.models import IGM, family
     from jaxsed.sps.photometry import make_filter
     from jaxsed.sps.ssp import load_ssp
 
@@ -172,7 +172,7 @@ def check_emulator(path: Any) -> Check:
     index = emulator.feature_names.index("redshift")
     redshift = 0.5 * float(emulator.box_low[index] + emulator.box_high[index])
     prior = galaxies.prior(redshift)
-    theta = params.constrain(prior, jnp.zeros(params.dimension(prior)))[0]
+    theta = params.draw(prior, jnp.zeros(params.dimension(prior)))
     bands = [
         make_filter(name, curve.wave, curve.transmission)
         for name, curve in zip(emulator.band_names, record.curves, strict=True)
@@ -180,6 +180,7 @@ def check_emulator(path: Any) -> Check:
     model = galaxies.model(
         load_ssp(record.ssp), bands,
         redshift_range=(redshift, redshift), cosmology=emulator.cosmology,
+        birth_cloud_age=record.birth_cloud_age, igm=record.igm or IGM,
     )  # fmt: skip
     # Arsinh magnitudes, as the emulator learned them: a band below the Lyman limit has no light.
     exact, emulated = jax.jit(lambda m, e, t: (to_arsinh(m.shape(t), e.mu_0), e.magnitudes(t)))(

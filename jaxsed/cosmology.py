@@ -55,6 +55,12 @@ PLANCK13 = Cosmology(h=0.6777, omega_m=0.30712, t_cmb=2.7255, n_eff=3.046, m_nu=
 WMAP9 = Cosmology(h=0.6932, omega_m=0.2865, t_cmb=2.725, n_eff=3.04, m_nu=0.0)
 
 
+def same(a: Cosmology, b: Cosmology) -> bool:
+    """Whether two cosmologies have the same parameters, to a relative 1e-6 (float32's rounding)."""
+    pairs = zip(vars(a).values(), vars(b).values(), strict=True)
+    return all(bool(np.isclose(float(x), float(y), rtol=1e-6, atol=0)) for x, y in pairs)
+
+
 def _radiation(a: Array | float, cosmo: Cosmology) -> Array:
     """Photons and neutrinos: their density times a^4, over today's critical density."""
     omega_gamma = _OMEGA_GAMMA_H2_PER_T4 * cosmo.t_cmb**4 / cosmo.h**2

@@ -60,7 +60,7 @@ def spectrum_problem(
     max_blur: float = 1.0,
     mask_blurred: bool = False,
     redshift_range: tuple[float, float] | None = None,
-    cosmology: cosmo.Cosmology = cosmo.PLANCK13,
+    cosmology: cosmo.Cosmology | None = None,
 ) -> Problem:
     """The posterior of a galaxy given its spectrum, and its photometry if there is any.
 
@@ -86,10 +86,12 @@ def spectrum_problem(
         max_blur: how much broader than the data the model may be, as a ratio of FWHM.
         mask_blurred: leave out pixels where it is broader still, instead of refusing.
         redshift_range: needed where the prior of the redshift is neither a number nor uniform.
-        cosmology: sets the distance; it should be that of `prior` and `rest`.
+        cosmology: sets the distance; that of `rest` if not given.  The ages that `prior` allows
+            should be of the same.
 
     Raises ValueError where the data are sharper than the model or outside of it, where bands are
-    out of reach, and where an aperture is to be inferred without photometry.
+    out of reach, where an aperture is to be inferred without photometry, and where `rest` is of
+    another cosmology than the one given.
     """
     limits = _redshift_range(prior.redshift, redshift_range)
     star = _dispersion(velocity_dispersion)

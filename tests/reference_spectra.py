@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsed.sps import populations, sfh
-from jaxsed.sps.dust import BIRTH_CLOUD_AGE_FSPS_GYR, CharlotFall
+from jaxsed.sps.dust import BIRTH_CLOUD_AGE_GYR, CharlotFall
 from jaxsed.sps.ssp import SSPGrid, load_ssp
 
 FSPS_FILE = "fsps_reference/fsps_basel_padova2007_z0.0020_chabrier_ref.npz"
@@ -74,7 +74,7 @@ def fsps(folder: Path) -> FspsComparison:
         lnu=np.stack([file["ssp_lnu_lsun_hz"]] * 2),
         mass_surviving=np.stack([file["ssp_mass_alive"]] * 2),
     )
-    stars = populations.populations(grid, birth_cloud_age=BIRTH_CLOUD_AGE_FSPS_GYR)
+    stars = populations.populations(grid, birth_cloud_age=BIRTH_CLOUD_AGE_GYR)
     dust = CharlotFall.build(wave, diffuse="power_law")
 
     def part(t_obs):

@@ -20,7 +20,7 @@ def test_defaults():
     assert config.bands == (BandConfig(flux="g", error="eg", filter="sdss_g0", name="g"),)
     assert config.band_names == ("g",)
     assert (config.model.physics, config.model.predictor) == ("provabgs", "auto")
-    assert (config.model.grid, config.model.standard_clouds) == ("pegase2", True)
+    assert (config.model.grid, config.model.birth_cloud_age) == ("pegase2", None)
     assert config.likelihood.error_floor == 0.05
     assert config.sampler.method == "hmc"
     assert config.sampler.fallback == ("nuts", "nested")
@@ -50,7 +50,7 @@ def test_sections_are_read():
     assert config.catalog.redshift_prior == (0.1, 3.0)
     assert config.bands[0].name == "Gunn g"
     assert (config.bands[0].unit, config.bands[0].wave_unit) == ("uJy", "um")
-    assert (config.model.birth_cloud_age, config.model.standard_clouds) == (0.01, False)
+    assert config.model.birth_cloud_age == 0.01
     assert config.prior == {"dust2": PriorConfig(distribution="uniform", args=(0.0, 2.0))}
     assert config.sampler.chains == 2
 

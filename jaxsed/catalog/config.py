@@ -190,12 +190,6 @@ class ModelConfig:
         """The SSP grid that is used: a shipped one, or a path."""
         return self.ssp or FAMILIES[self.physics].ssp
 
-    @property
-    def standard_clouds(self) -> bool:
-        """Whether birth clouds live as long as the physics has it."""
-        own = FAMILIES[self.physics].birth_cloud_age
-        return self.birth_cloud_age is None or self.birth_cloud_age == own
-
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig:

@@ -35,9 +35,6 @@ BUDGET = 0.75
 """An emulator is within budget if its error in every band is below this share of the error floor;
 the likelihood counts the error that is left (Mathews+ 2023: smaller than the observations)."""
 
-TRAINED_WITH = {"igm": "inoue2014", "cosmology": "planck15"}
-"""The settings that shipped emulators were trained with; others need the physics."""
-
 
 @dataclass(frozen=True)
 class Predictor:
@@ -72,36 +69,99 @@ def load_grid(config: Config) -> SSPGrid:
 
 
 def find_emulator(
-    config: Config, filters: Sequence[Filter], redshift: np.ndarray, grid: SSPGrid
+    config: Config,
+    filters: Sequence[Filter],
+    redshift: np.ndarray,
+    grid: SSPGrid,
+    *,
+    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Path, PhotometricEmulator | StitchedEmulator] | None:
-    """The first emulator of this physics that covers the bands and redshifts, if any.
+    """The best emulator of this physics that covers the bands and redshifts, if any.
 
-    Bands are matched by their curves, not by their names. The result has just these bands.
+    Bands are matched by their curves, not by their names, and the result has just these bands.
+    Of several emulators, those within the error budget come first, then those with the smaller
+    error in their worst band, then the cheaper ones.
+
+    Args:
+        config: what is to be emulated, down to the age of birth clouds, intergalactic absorption
+            and cosmology.
+        filters: the bands.
+        redshift: [galaxy] redshifts that must be covered.
+        grid: the SSP grid of the run.
+        report: is told of files that are passed over because they cannot be read.
+
+    Raises JaxsedError for a configured emulator that is not there, cannot be read, or is of other
+    physics or bands.
     """
     if config.model.emulator is not None:
         path = config.find_file(config.model.emulator)
         if path is None:
             raise JaxsedError(f"[model] emulator: there is no file {config.model.emulator!r}.")
-        if not is_photometric(path):
+        try:
+            emulator = load_emulator(path)
+        except (ValueError, OSError) as error:
+            raise JaxsedError(f"[model] emulator: {error}.") from error
+        if not isinstance(emulator, PhotometricEmulator | StitchedEmulator):
             raise JaxsedError(f"[model] emulator: {config.model.emulator!r} is not of photometry.")
-        emulator = load_emulator(path)
+        if misfit := _misfit(emulator, config, grid, strict=False):
+            raise JaxsedError(
+                f"[model] emulator: {config.model.emulator!r} {misfit}: change [model] to fit it, "
+                "or train an emulator of this configuration with `jaxsed train`."
+            )
         return path, _matched(emulator, filters, redshift, config, strict=True)
-    if _unusual(config):
-        return None
-    for path in filter(is_photometric, emulator_files()):
-        emulator = load_emulator(path)
-        if emulator.record.physics != config.model.physics or emulator.record.ssp != grid.name:
+    allowed = _allowed(config.likelihood.error_floor)
+    ranked = []
+    for path in emulator_files():
+        try:
+            emulator = load_emulator(path) if is_photometric(path) else None
+        except (ValueError, OSError) as error:
+            report(f"passed over: {error}")
+            continue
+        if emulator is None or _misfit(emulator, config, grid, strict=True):
             continue
         matched = _matched(emulator, filters, redshift, config, strict=False)
         if matched is not None:
-            return path, matched
-    return None
+            worst = _worst(matched)
+            ranked.append(((not worst <= allowed, worst, matched.multiplications), path, matched))
+    if not ranked:
+        return None
+    _, path, emulator = min(ranked, key=lambda entry: entry[0])
+    return path, emulator
 
 
-def _unusual(config: Config) -> list[str]:
-    """The settings in which a configuration differs from those emulators are trained with."""
-    changed = [key for key, value in TRAINED_WITH.items() if getattr(config.model, key) != value]
-    return changed if config.model.standard_clouds else ["birth_cloud_age", *changed]
+def _worst(emulator: PhotometricEmulator | StitchedEmulator) -> float:
+    """Standard deviation of the error in the worst band [mag]; infinite where not measured."""
+    worst = float(np.max(np.asarray(emulator.error_ab.sigma)))
+    return worst if np.isfinite(worst) else np.inf
+
+
+def _allowed(error_floor: float) -> float:
+    """Largest error of an emulator [mag] within the budget of an error floor."""
+    return BUDGET * error_floor / MAG_TO_RELATIVE
+
+
+def _misfit(
+    emulator: PhotometricEmulator | StitchedEmulator, config: Config, grid: SSPGrid, *, strict: bool
+) -> str:
+    """In which of its physics an emulator differs from a configuration; empty if in none.
+
+    What the emulator's file does not tell differs only if `strict`.
+    """
+    record, model = emulator.record, config.model
+    galaxies = family(model.physics)
+    for name, own, wanted in (
+        ("physics", record.physics or None, model.physics),
+        ("SSP grid", record.ssp or None, grid.name),
+        ("birth_cloud_age", record.birth_cloud_age, galaxies.clouds(model.birth_cloud_age)),
+        ("igm", record.igm, model.igm),
+    ):
+        if own is None and not strict:
+            continue
+        if own != wanted:
+            return f"has {name} {'not recorded' if own is None else own}, not {wanted}"
+    if not cosmo.same(emulator.cosmology, COSMOLOGIES[model.cosmology]):
+        return f"has another cosmology than {model.cosmology}"
+    return ""
 
 
 def _matched(emulator, filters, redshift, config, *, strict):
@@ -159,14 +219,9 @@ def make_predictor(
     wanted = config.model.predictor
     found = None
     if wanted != "physics":
-        found = find_emulator(config, usable, redshift, grid)
+        found = find_emulator(config, usable, redshift, grid, report=report)
         if found is None and train:
-            if _unusual(config):
-                raise JaxsedError(
-                    f"--train makes emulators with the default of {', '.join(_unusual(config))} "
-                    "only: leave that out of [model], or run without --train on the physics."
-                )
-            found = _train(galaxies, grid, usable, z_range, report)
+            found = _train(config, galaxies, grid, usable, z_range, report)
         if found is None and wanted == "emulator":
             raise JaxsedError(
                 "no emulator covers these bands and redshifts: --train makes one (some 15 minutes "
@@ -203,10 +258,9 @@ def _emulated(path, emulator, physics, reachable, reason) -> Predictor:
 
 
 def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
-    worst = float(np.max(np.asarray(emulator.error_ab.sigma)))
+    worst, allowed = _worst(emulator), _allowed(floor)
     if wanted == "emulator":
         return True, f"as configured; its largest error is {worst:.4f} mag"
-    allowed = BUDGET * floor / MAG_TO_RELATIVE
     if not worst <= allowed:
         return False, f"the emulator's error of {worst:.4f} mag exceeds {allowed:.4f} mag"
     network = emulator.multiplications
@@ -219,7 +273,7 @@ def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
     )
 
 
-def _train(galaxies: GalaxyFamily, grid, filters, z_range, report):
+def _train(config: Config, galaxies: GalaxyFamily, grid, filters, z_range, report):
     from jaxsed.catalog.train import CACHE_SETTINGS, train_emulator
 
     margin = 0.05 * (1 + z_range[1])
@@ -229,13 +283,22 @@ def _train(galaxies: GalaxyFamily, grid, filters, z_range, report):
     emulator, _ = train_emulator(
         jax.random.key(0), galaxies, grid, filters,
         redshift_range=(low, high), settings=CACHE_SETTINGS,
+        cosmology=COSMOLOGIES[config.model.cosmology],
+        birth_cloud_age=config.model.birth_cloud_age, igm=config.model.igm,
     )  # fmt: skip
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    names = "|".join([galaxies.name, grid.name, *(f.name for f in filters), f"{low}-{high}"])
-    path = folder / f"{galaxies.name}_{hashlib.sha256(names.encode()).hexdigest()[:12]}.h5"
+    path = folder / f"{galaxies.name}_{_content(emulator)[:12]}.h5"
     emulator.save(path)
     return path, emulator
+
+
+def _content(emulator: PhotometricEmulator) -> str:
+    """SHA-256 of what an emulator is of: physics, filter curves and range, whatever their names."""
+    digest = hashlib.sha256(emulator.record.digest().encode())
+    for part in (*jax.tree.leaves(emulator.cosmology), emulator.box_low, emulator.box_high):
+        digest.update(np.asarray(part, float).tobytes())
+    return digest.hexdigest()
 
 
 def _digest(grid: SSPGrid) -> str:

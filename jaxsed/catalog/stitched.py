@@ -11,7 +11,7 @@ from jaxsed.catalog.train import emulation
 from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators import StitchedEmulator, TrainSettings, train_stitched
 from jaxsed.emulators.stitched import WINDOWS, Windows
-from jaxsed.sps.models import GalaxyFamily
+from jaxsed.sps.models import IGM, GalaxyFamily
 from jaxsed.sps.photometry import Filter
 from jaxsed.sps.ssp import SSPGrid
 
@@ -26,6 +26,7 @@ def train_stitched_emulator(
     settings: TrainSettings,
     cosmology: Cosmology = PLANCK15,
     birth_cloud_age: float | None = None,
+    igm: str = IGM,
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> StitchedEmulator:
@@ -40,7 +41,8 @@ def train_stitched_emulator(
     def of(low: float, high: float):
         return emulation(
             family, ssp, bands, (low, high),
-            cosmology=cosmology, birth_cloud_age=birth_cloud_age, tangents=settings.sobolev > 0,
+            cosmology=cosmology, birth_cloud_age=birth_cloud_age, igm=igm,
+            tangents=settings.sobolev > 0,
         )  # fmt: skip
 
     _, target = of(*windows[0])

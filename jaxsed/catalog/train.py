@@ -24,7 +24,7 @@ from jaxsed.emulators import (
 from jaxsed.emulators.pairs import Simulate
 from jaxsed.emulators.train import FAST
 from jaxsed.learn import History
-from jaxsed.sps.models import GalaxyFamily
+from jaxsed.sps.models import IGM, GalaxyFamily
 from jaxsed.sps.photometry import Filter
 from jaxsed.sps.sed import GalaxyModel
 from jaxsed.sps.ssp import SSPGrid
@@ -100,6 +100,7 @@ def emulation(
     *,
     cosmology: Cosmology = PLANCK15,
     birth_cloud_age: float | None = None,
+    igm: str = IGM,
     tangents: bool = False,
 ) -> tuple[Simulate, EmulatorTarget]:
     """What an emulator of `family` in these bands learns from, and what it is of.
@@ -110,7 +111,8 @@ def emulation(
     """
     model = family.model(
         ssp, bands,
-        redshift_range=redshift_range, birth_cloud_age=birth_cloud_age, cosmology=cosmology,
+        redshift_range=redshift_range,
+        birth_cloud_age=birth_cloud_age, cosmology=cosmology, igm=igm,
     )  # fmt: skip
     target = EmulatorTarget(
         feature_names=family.features,
@@ -120,6 +122,8 @@ def emulation(
         ssp=ssp.name,
         cosmology=cosmology,
         citations=(*family.citations, ssp.citation),
+        birth_cloud_age=family.clouds(birth_cloud_age),
+        igm=igm,
     )
     return simulator(family, model, redshift_range, tangents=tangents), target
 
@@ -134,6 +138,7 @@ def train_emulator(
     settings: TrainSettings,
     cosmology: Cosmology = PLANCK15,
     birth_cloud_age: float | None = None,
+    igm: str = IGM,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[PhotometricEmulator, History]:
@@ -143,7 +148,8 @@ def train_emulator(
     """
     simulate, target = emulation(
         family, ssp, bands, redshift_range,
-        cosmology=cosmology, birth_cloud_age=birth_cloud_age, tangents=settings.sobolev > 0,
+        cosmology=cosmology, birth_cloud_age=birth_cloud_age, igm=igm,
+        tangents=settings.sobolev > 0,
     )  # fmt: skip
     return train_photometric(
         key, simulate, target, settings=settings, checkpoint=checkpoint, progress=progress

@@ -37,7 +37,7 @@ from jaxsed.emulators.train_spectral import (
     SpectrumTarget,
     train_spectrum,
 )
-from jaxsed.sps.dust import CharlotFall, bump_strength
+from jaxsed.sps.dust import BIRTH_CLOUD_AGE_GYR, CharlotFall, bump_strength
 from jaxsed.sps.models import family
 from jaxsed.sps.populations import Formation, Populations, populations
 from jaxsed.sps.provabgs import (
@@ -71,6 +71,8 @@ class RestFrameProvabgs:
     ln_unit: Array
     """[wave] ln of Lsun/Angstrom per Lsun/Hz."""
     cosmology: Cosmology
+    birth_cloud_age: float = struct.field(pytree_node=False)
+    """Gyr."""
     grid: SpectralGrid = struct.field(pytree_node=False)
     parameter_names: tuple[str, ...] = struct.field(pytree_node=False)
 
@@ -123,9 +125,12 @@ def rest_frame_provabgs(
     ssp: SSPGrid,
     *,
     wave_range: tuple[float, float] = WAVE_RANGE,
+    birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
     cosmology: Cosmology = PLANCK15,
 ) -> RestFrameProvabgs:
     """The physics at the grid's own nodes between two wavelengths in Angstrom.
+
+    `birth_cloud_age` is in Gyr.
 
     Raises ValueError if the grid does not cover the range.
     """
@@ -137,7 +142,8 @@ def rest_frame_provabgs(
         )
     keep = (wave >= low) & (wave <= high)
     lnu = np.asarray(ssp.lnu)[..., keep]
-    stars = populations(dataclasses.replace(ssp, wave=wave[keep].astype(np.float32), lnu=lnu))
+    cut = dataclasses.replace(ssp, wave=wave[keep].astype(np.float32), lnu=lnu)
+    stars = populations(cut, birth_cloud_age=birth_cloud_age)
     nodes = wave[keep]
     return RestFrameProvabgs(
         stars=stars,
@@ -145,6 +151,7 @@ def rest_frame_provabgs(
         dust=CharlotFall.build(nodes),
         ln_unit=jnp.asarray(np.log(C_LIGHT / nodes**2), float),
         cosmology=cosmology,
+        birth_cloud_age=birth_cloud_age,
         grid=spectral_grid(nodes, nodes_resolution(nodes, ssp.resolution)),
         parameter_names=PARAMETERS,
     )
@@ -243,7 +250,7 @@ def unseen_galaxies(
         else:
             prior = kind.prior(redshift, model.cosmology)
             u = jax.random.normal(key_theta, (params.dimension(prior),))
-            theta = params.constrain(prior, u)[0]
+            theta = params.draw(prior, u)
         return theta, model(theta)
 
     run = jax.jit(lambda keys, model: jax.lax.map(lambda k: one(k, model), keys, batch_size=BLOCK))
@@ -287,5 +294,8 @@ def train_provabgs_spectrum(
     return provabgs_spectrum(
         parts["smooth"], parts["burst"], screen_of(model.dust),
         burst_width=_BURST_WIDTH, cosmology=model.cosmology,
-        record={"physics": "provabgs", "training": notes, "redshift_range": list(redshift_range)},
+        record={
+            "physics": "provabgs", "training": notes, "redshift_range": list(redshift_range),
+            "birth_cloud_age": model.birth_cloud_age,
+        },
     )  # fmt: skip

@@ -17,17 +17,18 @@ from jax import Array
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as View
 
-from jaxsed import infer, params
+from jaxsed import files, infer, params
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.mocks import Agreement, agreement, fit_mocks, mock_galaxies
-from jaxsed.catalog.train import simulator
+from jaxsed.catalog.results import save_table
+from jaxsed.catalog.train import EDGE, simulator
 from jaxsed.catalog.validate_spectrum import GALAXIES, SpectrumOutcome, validate_spectrum
 from jaxsed.emulators import ProvabgsSpectrum, SpectrumEmulator, load_emulator
 from jaxsed.emulators.gradients import GradientErrors, gradient_errors
 from jaxsed.emulators.pairs import simulate_pairs
 from jaxsed.emulators.validate import Validation, validate
 from jaxsed.magnitudes import POGSON, to_arsinh
-from jaxsed.sps.models import GalaxyFamily, family
+from jaxsed.sps.models import IGM, GalaxyFamily, family
 from jaxsed.sps.photometry import make_filter
 from jaxsed.sps.sed import GalaxyModel
 from jaxsed.sps.ssp import SSPGrid, load_ssp, read_ssp
@@ -137,8 +138,8 @@ def validate_file(
 def _write(folder: Path, table: Table, numbers: dict[str, Any]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "errors.ecsv", folder / "validation.json"]
-    table.write(paths[0], overwrite=True)
-    paths[1].write_text(json.dumps(numbers, indent=1, allow_nan=False))
+    save_table(table, paths[0])
+    files.write_text(paths[1], json.dumps(numbers, indent=1, allow_nan=False))
     return paths
 
 
@@ -224,7 +225,10 @@ def physics_of(
         make_filter(name, curve.wave, curve.transmission)
         for name, curve in zip(emulator.band_names, record.curves, strict=True)
     ]
-    model = galaxies.model(grid, bands, redshift_range=redshifts, cosmology=emulator.cosmology)
+    model = galaxies.model(
+        grid, bands, redshift_range=redshifts, cosmology=emulator.cosmology,
+        birth_cloud_age=record.birth_cloud_age, igm=record.igm or IGM,
+    )  # fmt: skip
     return galaxies, model, redshifts
 
 
@@ -261,14 +265,19 @@ def compare_gradients(
 ) -> GradientErrors:
     """Derivatives of arsinh magnitudes by the normal coordinates of the prior, and by redshift.
 
-    Mass is left out: light is proportional to it in both.
+    Taken at n draws of the prior.  Mass is left out: light is proportional to it in both.
     """
     prior = galaxies.prior(jnp.asarray(redshifts[0], float))
     names = params.coordinate_names(prior)
     mass = names.index("log_mass_formed")
     key_z, key_u = jax.random.split(key)
     z = jax.random.uniform(key_z, (n, 1), float, *redshifts)
-    u = jax.random.normal(key_u, (n, len(names) - 1))
+    u = jax.random.normal(key_u, (n, len(names)))
+
+    def coordinates(z, u):
+        own = galaxies.prior(z)
+        x = jnp.clip(params.unconstrain(own, params.draw(own, u)), -EDGE, EDGE)
+        return jnp.delete(x, mass, assume_unique_indices=True)
 
     def theta(x):
         own = galaxies.prior(x[0])
@@ -277,7 +286,7 @@ def compare_gradients(
     return gradient_errors(
         lambda x: emulator.magnitudes(theta(x)),
         lambda x: to_arsinh(model.shape(theta(x)), emulator.mu_0),
-        np.concatenate([z, u], 1),
+        np.concatenate([z, jax.jit(jax.vmap(coordinates))(z[:, 0], u)], 1),
         ("redshift", *names[:mass], *names[mass + 1 :]),
     )
 

@@ -15,6 +15,7 @@ from jaxsed.catalog.train_spectra import rest_frame_provabgs, unseen_galaxies
 from jaxsed.emulators import ProvabgsSpectrum, SpectrumErrors
 from jaxsed.emulators.report import without_nan
 from jaxsed.emulators.spectral_errors import PERCENT, QUANTILES, joint_jumps, ln_flux_residuals
+from jaxsed.sps.dust import BIRTH_CLOUD_AGE_GYR
 from jaxsed.sps.ssp import load_ssp, read_ssp
 
 GALAXIES = 10_000
@@ -83,7 +84,10 @@ def validate_spectrum(
     try:
         grid = read_ssp(ssp) if ssp else load_ssp(name)
         ends = float(emulator.wave[0]), float(emulator.wave[-1])
-        model = rest_frame_provabgs(grid, wave_range=ends, cosmology=emulator.cosmology)
+        model = rest_frame_provabgs(
+            grid, wave_range=ends, cosmology=emulator.cosmology,
+            birth_cloud_age=emulator.provenance.get("birth_cloud_age", BIRTH_CLOUD_AGE_GYR),
+        )  # fmt: skip
     except (ValueError, OSError) as error:
         raise JaxsedError(f"the physics of the emulator: {error} (see --ssp)") from error
     if not np.array_equal(model.wave, emulator.wave):

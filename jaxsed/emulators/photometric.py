@@ -282,7 +282,7 @@ class PhotometricEmulator:
         )
         record = EmulatorRecord(
             record["physics"], record["ssp"], curves, record["training"],
-            tuple(record["citations"]),
+            tuple(record["citations"]), record.get("birth_cloud_age"), record.get("igm"),
         )  # fmt: skip
         layers = _layers(arrays, "layers")
         if len(layers) != n_layers:

@@ -28,10 +28,15 @@ class EmulatorRecord:
     curves: tuple[FilterCurve, ...] = ()  # [band], or empty when unknown
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON types
     citations: tuple[str, ...] = ()
+    birth_cloud_age: float | None = None  # Gyr; None where unknown
+    igm: str | None = None  # absorption between the galaxies, such as "inoue2014"
 
     def digest(self) -> str:
         """SHA-256 of the content."""
-        named = [self.physics, self.ssp, dict(self.training), list(self.citations)]
+        named = [
+            self.physics, self.ssp, dict(self.training), list(self.citations),
+            self.birth_cloud_age, self.igm,
+        ]  # fmt: skip
         sha = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
         for curve in self.curves:
             for values in curve:

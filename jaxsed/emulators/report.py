@@ -103,6 +103,10 @@ def _network(emulator: PhotometricEmulator) -> str:
     return f"{'–'.join(map(str, mlp.layer_sizes(emulator.layers)))}, {emulator.activation}"
 
 
+def _recorded(value: Any, unit: str = "") -> str:
+    return "not recorded" if value is None else f"{value}{unit}"
+
+
 def model_card(emulator: Emulator, title: str) -> str:
     """A Markdown model card: what the emulator predicts, its ranges, errors and training."""
     record = emulator.record
@@ -112,6 +116,8 @@ def model_card(emulator: Emulator, title: str) -> str:
         "",
         f"- Physics: {record.physics or 'not recorded'}; stellar library: "
         f"{record.ssp or 'not recorded'}",
+        f"- Birth clouds: {_recorded(record.birth_cloud_age, ' Gyr')}; absorption between the "
+        f"galaxies: {_recorded(record.igm)}",
         *_networks(emulator),
         f"- Output: arsinh magnitudes (softening {emulator.mu_0:g} mag) of 10^10 Msun formed at "
         "10 pc",

@@ -27,7 +27,8 @@ def spectrum_card(emulator: ProvabgsSpectrum, title: str) -> str:
         f"{wave[-1]:.0f} Å (the nodes of the SSP grid)",
         f"- Resolution: {emulator.resolution.text}: for photometry and broad shapes, not for "
         "sharp spectra",
-        f"- Physics: {record['physics']}; stellar library: {record['ssp']}",
+        f"- Physics: {record['physics']}; stellar library: {record['ssp']}; birth clouds: "
+        f"{record['birth_cloud_age']} Gyr",
         "- Exact, not learned: mass, diffuse dust, burst fraction, and the part of the burst that "
         "happened before the galaxy is seen",
     ]

@@ -59,6 +59,8 @@ class EmulatorTarget(NamedTuple):
         None  # range of each feature; default: the training set's
     )
     citations: Sequence[str] = ()
+    birth_cloud_age: float | None = None  # Gyr
+    igm: str | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -218,7 +220,7 @@ def train_on(
     }
     record = EmulatorRecord(
         target.physics, target.ssp, tuple(FilterCurve(*c) for c in target.curves), training,
-        tuple(target.citations),
+        tuple(target.citations), target.birth_cloud_age, target.igm,
     )  # fmt: skip
     emulator = PhotometricEmulator.create(
         layers, scaling, (target.feature_names, target.band_names),

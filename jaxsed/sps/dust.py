@@ -14,10 +14,10 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-#: Age below which stars sit in their birth cloud [Gyr]: 100 Myr in PROVABGS (Hahn+ 2022) ...
-BIRTH_CLOUD_AGE_GYR = 0.1
-#: ... and 10 Myr in FSPS and Prospector (``dust_tesc = 7``).
-BIRTH_CLOUD_AGE_FSPS_GYR = 0.01
+#: Age below which stars sit in their birth cloud [Gyr]: 10 Myr (Charlot & Fall 2000), as in FSPS
+#: (``dust_tesc = 7``), Prospector, and the published networks of PROVABGS, although the text of
+#: Kwon+ (2022, section 2) has 100 Myr.
+BIRTH_CLOUD_AGE_GYR = 0.01
 
 #: Reference wavelength of the curves [Angstrom].
 WAVE_V = 5500.0
@@ -150,8 +150,9 @@ class CharlotFall:
 
     old = exp[-dust2 k(wave)],  young = old exp[-dust1 (wave / 5500)^birth_index],
 
-    where dust1 and dust2 are the optical depths of the two screens at 5500 Angstrom.  Young
-    stars are those below ``BIRTH_CLOUD_AGE_GYR``.
+    where dust1 and dust2 are the optical depths of the two screens at 5500 Angstrom.  Which stars
+    are young is decided where the starlight is split, see `populations` and
+    ``BIRTH_CLOUD_AGE_GYR``.
     """
 
     diffuse: KriekConroyCurve | PowerLawCurve

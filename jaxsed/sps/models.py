@@ -14,7 +14,7 @@ from jax import Array
 from jaxsed import cosmology as cosmo
 from jaxsed import params
 from jaxsed.sps import continuity, prospector, provabgs
-from jaxsed.sps.dust import BIRTH_CLOUD_AGE_FSPS_GYR, BIRTH_CLOUD_AGE_GYR
+from jaxsed.sps.dust import BIRTH_CLOUD_AGE_GYR
 from jaxsed.sps.emission import EmissionTables
 from jaxsed.sps.photometry import Filter
 from jaxsed.sps.sed import GalaxyModel, galaxy_model, unreachable
@@ -22,6 +22,9 @@ from jaxsed.sps.ssp import SSPGrid
 
 DUST_END = 1e8
 """Wavelength in Å up to which the dust's emission is tabulated."""
+
+IGM = "inoue2014"
+"""The absorption between the galaxies that is used unless another is named."""
 
 THICK_TAIL = 1.3
 """Width of the training distribution in normal coordinates of the prior; above one, so that the
@@ -76,10 +79,14 @@ class GalaxyFamily:
         return galaxy_model(
             self.physics, self.name, ssp, bands,
             redshift_range=redshift_range,
-            birth_cloud_age=self.birth_cloud_age if birth_cloud_age is None else birth_cloud_age,
+            birth_cloud_age=self.clouds(birth_cloud_age),
             emission_tables=emission_tables,
             **options,
         )  # fmt: skip
+
+    def clouds(self, birth_cloud_age: float | None = None) -> float:
+        """The age of birth clouds in Gyr that is used: the one given, else the model's own."""
+        return self.birth_cloud_age if birth_cloud_age is None else birth_cloud_age
 
     def unreachable(
         self, bands: Sequence[Filter], ssp: SSPGrid, redshift_range: tuple[float, float]
@@ -109,8 +116,7 @@ def _draw_from(distribution: Callable[[Array], Any]) -> Callable[[Array, Array],
     def draw(key: Array, redshift: Array) -> Any:
         prior = distribution(redshift)
         u = jax.random.normal(key, (params.dimension(prior),))
-        theta = params.constrain(prior, u)[0]
-        return theta._replace(log_mass_formed=jnp.asarray(10.0))
+        return params.draw(prior, u)._replace(log_mass_formed=jnp.asarray(10.0))
 
     return draw
 
@@ -151,7 +157,6 @@ FAMILIES = {
             "Byler et al. 2017",
         ),
         ssp="pegase2_stellar",
-        birth_cloud_age=BIRTH_CLOUD_AGE_FSPS_GYR,
         emits=True,
     ),
 }

@@ -15,7 +15,7 @@ from jaxsed.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.sps.banded import BandedMatrix, energy_matrix
 from jaxsed.sps.photometry import BandProjector, Filter, project
 from jaxsed.sps.sed import LN_STEP, amplitude, unreachable
-from jaxsed.sps.spectroscopy import RestModel
+from jaxsed.sps.spectroscopy import RestModel, cosmology_of
 from jaxsed.sps.ssp import log_wave_grid
 
 
@@ -48,12 +48,16 @@ def rest_photometry(
     bands: Sequence[Filter],
     *,
     redshift_range: tuple[float, float],
-    cosmology: cosmo.Cosmology = cosmo.PLANCK13,
+    cosmology: cosmo.Cosmology | None = None,
 ) -> RestPhotometry:
     """Build the fluxes of a rest-frame spectrum model in these bands.
 
-    Raises ValueError naming the bands that the model does not reach in this redshift range.
+    `cosmology` sets the distance; it is that of `rest` if not given.
+
+    Raises ValueError naming the bands that the model does not reach in this redshift range, or if
+    the model is of another cosmology than the one given.
     """
+    cosmology = cosmology_of(rest, cosmology)
     z_low, z_high = redshift_range
     wave = np.asarray(rest.wave, float)
     bad = unreachable(bands, wave, redshift_range)

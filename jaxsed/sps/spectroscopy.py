@@ -78,6 +78,22 @@ class RestModel(Protocol):
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed)."""
 
 
+def cosmology_of(rest: RestModel, given: cosmo.Cosmology | None) -> cosmo.Cosmology:
+    """The cosmology of a rest-frame model if it has one, else the one given, else Planck 2015.
+
+    Raises ValueError for a model of another cosmology than the one given.
+    """
+    own = getattr(rest, "cosmology", None)
+    if own is None:
+        return cosmo.PLANCK15 if given is None else given
+    if given is not None and not cosmo.same(own, given):
+        raise ValueError(
+            f"the rest-frame model is of the cosmology {own}, not {given}: leave `cosmology` out "
+            "to use the model's, or build the model with the other one"
+        )
+    return own
+
+
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
 class SpectrumModel:
     """``model(theta) -> SpectrumPrediction``: the pixels of all arms, for one galaxy.
@@ -162,7 +178,7 @@ def spectrum_model(
     *,
     redshift_range: tuple[float, float],
     lines: Sequence[EmissionLine] = (),
-    cosmology: cosmo.Cosmology = cosmo.PLANCK13,
+    cosmology: cosmo.Cosmology | None = None,
 ) -> SpectrumModel:
     """Build the model of these arms.
 
@@ -172,10 +188,12 @@ def spectrum_model(
         redshift_range: lowest and highest redshift that will be asked for.  The resolution of
             the model is that at the middle of the range.
         lines: emission lines.
-        cosmology: sets the distance.
+        cosmology: sets the distance; that of `rest` if not given, see `cosmology_of`.
 
-    Raises ValueError where the model does not reach the data in this redshift range.
+    Raises ValueError where the model does not reach the data in this redshift range, or is of
+    another cosmology than the one given.
     """
+    cosmology = cosmology_of(rest, cosmology)
     z_low, z_high = redshift_range
     if not 0 <= z_low <= z_high:
         raise ValueError(f"expected 0 <= z_low <= z_high, got {redshift_range}")
