@@ -49,6 +49,13 @@ TREES = 500
 LEAF = 3
 """Boxes in a leaf at least."""
 
+ANSCOMBE = 0.375
+"""Added to a number before its square root is taken: the root of a Poisson number then has a
+variance of nearly 1/4 (Anscombe 1948)."""
+
+FEWEST = 0.5
+"""A predicted mean is at least so many galaxies over the number of boxes of the training."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
@@ -62,6 +69,8 @@ class Baseline:
     """[bin] variance beyond that of a Poisson law, over the squared number."""
     weights: np.ndarray | None
     """[1 + number, bin] of the ridge: offsets first."""
+    root_variance: np.ndarray | None
+    """[bin] of the roots of unseen boxes about those of the ridge."""
     trees: Trees | None
     record: Record
 
@@ -73,7 +82,8 @@ class Baseline:
         self.record.check(halos)
         halos = halos.above(self.record.v_peak_min)
         x = histograms(halos, self.record, self.cuts)
-        count = self.counts(x)
+        # none in the training does not mean none for certain
+        count = np.maximum(self.counts(x), FEWEST / self.record.boxes)
         if progress:
             progress(len(halos), len(halos))
         std = np.sqrt(count + self.excess * count**2)
@@ -86,7 +96,7 @@ class Baseline:
         if self.weights is not None:
             # numbers of galaxies and of voxels have the same variance everywhere as square roots
             root = self.weights[0] + np.sqrt(x) @ self.weights[1:]
-            return np.maximum(root, 0.0) ** 2
+            return mean_of_roots(root, self.root_variance)
         return np.tile(np.exp(self.log_mean), (len(x), 1))
 
     def save(self, path: str | Path) -> None:
@@ -96,7 +106,7 @@ class Baseline:
         }  # fmt: skip
         attributes: dict[str, Any] = {"record": dataclasses.asdict(self.record)}
         if self.weights is not None:
-            arrays["weights"] = self.weights
+            arrays |= {"weights": self.weights, "root_variance": self.root_variance}
         if self.trees is not None:
             arrays |= self.trees.arrays()
             attributes["depth"] = self.trees.depth
@@ -112,9 +122,13 @@ def load(path: str | Path) -> Baseline:
     trees = None
     if "depth" in attributes:
         trees = Trees.of_arrays(arrays, attributes["depth"])
+    if "weights" in arrays and "root_variance" not in arrays:
+        raise ValueError(
+            f"{path}: a ridge of an earlier version, whose numbers are biased: fit it again"
+        )
     return Baseline(
-        arrays["cuts"], arrays["log_mean"], arrays["excess"], arrays.get("weights"), trees,
-        Record.from_dict(attributes["record"]),
+        arrays["cuts"], arrays["log_mean"], arrays["excess"], arrays.get("weights"),
+        arrays.get("root_variance"), trees, Record.from_dict(attributes["record"]),
     )  # fmt: skip
 
 
@@ -156,7 +170,7 @@ def fit_baseline(
     shares = np.linspace(0, 1, QUANTILES + 1)[1:-1]
     cuts = np.quantile(known.of_halos(halos), shares, axis=0).T
     log_mean = np.log(np.maximum(n.mean(axis=0), 1e-9))
-    blank = Baseline(cuts, log_mean, np.zeros(n.shape[1]), None, None, record)
+    blank = Baseline(cuts, log_mean, np.zeros(n.shape[1]), None, None, None, record)
     x = histograms(halos, record, cuts)
     if kind == "ridge":
         found, unseen = _ridge(blank, x, n)
@@ -199,14 +213,27 @@ def _ridge(blank: Baseline, x: np.ndarray, n: np.ndarray) -> tuple[Baseline, np.
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    root, target = np.sqrt(x), np.sqrt(n + 0.375)
+    root, target = np.sqrt(x), np.sqrt(n + ANSCOMBE)
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 5, 15)))
-    unseen = np.maximum(cross_val_predict(ridge, root, target, cv=FOLDS), 0.0) ** 2
+    unseen = cross_val_predict(ridge, root, target, cv=FOLDS)
+    variance = ((target - unseen) ** 2).mean(axis=0)
     ridge.fit(root, target)
     scaler, last = ridge[0], ridge[1]
     weights = last.coef_.T / scaler.scale_[:, None]
     offset = last.intercept_ - scaler.mean_ @ weights
-    return dataclasses.replace(blank, weights=np.concatenate([offset[None], weights])), unseen
+    found = dataclasses.replace(
+        blank, weights=np.concatenate([offset[None], weights]), root_variance=variance
+    )
+    return found, mean_of_roots(unseen, variance)
+
+
+def mean_of_roots(root: np.ndarray, variance: Any) -> np.ndarray:
+    """[.., bin] mean number whose root, as the ridge takes it, has this mean and variance.
+
+    With y = sqrt(n + 3/8), E[n] = E[y]^2 + Var[y] - 3/8: the square of the mean root alone is too
+    high for few galaxies, too low for many that scatter (Duan 1983, by the residuals' variance).
+    """
+    return np.maximum(np.maximum(root, 0.0) ** 2 + variance - ANSCOMBE, 0.0)
 
 
 def _forest(
