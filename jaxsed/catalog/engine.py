@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 
 from jaxsed import infer, params
@@ -20,7 +21,14 @@ from jaxsed.catalog.flows import find_flow
 from jaxsed.catalog.predictors import COSMOLOGIES, Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
 from jaxsed.infer.amortised import Amortised
-from jaxsed.likelihood import photometry
+from jaxsed.likelihood import (
+    STARLIGHT_LIMIT,
+    Photometry,
+    RedshiftedPhotometry,
+    WithRedshift,
+    photometry,
+)
+from jaxsed.likelihood.photometry import DETECTION, MISSING
 from jaxsed.problem import Problem
 from jaxsed.sps.models import family
 from jaxsed.sps.photometry import Filter
@@ -28,9 +36,13 @@ from jaxsed.sps.photometry import Filter
 FREE_REDSHIFT = (0.01, 4.0)
 """Prior of a free redshift, uniform, where the configuration has none."""
 
-STARLIGHT_LIMIT = 25_000.0
-"""Rest-frame wavelength in Å beyond which bands are left out for models that have stars and gas but
-no dust emission, which takes over there and would pass for old stars."""
+LITTLE_WEIGHT = 0.5
+"""A galaxy with a band whose inverse variance is reduced to less than this share, for possible dust
+emission, is flagged."""
+
+EDGE_WIDTH, EDGE_SHARE = 0.02, 0.1
+"""A galaxy with a larger share of draws than the second, in a share of the range of redshifts at
+its upper end that is the first, is flagged."""
 
 OUTSIDE_SHARE = 0.01
 """A galaxy with a larger share of draws outside the emulator's range is flagged."""
@@ -78,21 +90,55 @@ class Engine:
         self.flow: Amortised | None = None
         self._last_news: tuple[str, int, int] | None = None
         self.provenance: dict[str, Any] = {}
+        self.notes: tuple[str, ...] = ()
+        """What was left out and why; see `note`."""
 
     def prepare(self, redshift: np.ndarray) -> None:
         """Choose the predictor for galaxies at these redshifts (NaN where free).
 
         Raises JaxsedError if there is none.
         """
-        low, high = self.config.catalog.redshift_prior or FREE_REDSHIFT
-        z = np.array([low, high]) if self.free_redshift else redshift
+        z = np.array(self.redshift_prior) if self.free_redshift else redshift
         self._predictor = make_predictor(
             self.config, self.filters, z, train=self.train, report=self.report
         )
         self.provenance = dict(self.predictor.provenance)
         self.report(f"predictor: {self.predictor.kind} ({self.predictor.reason})")
+        if self.free_redshift:
+            self._tell_redshift()
         if self.config.sampler.method == "auto":
             self._find_flow()
+
+    @property
+    def redshift_prior(self) -> tuple[float, float]:
+        """Range of the uniform prior of a free redshift."""
+        return self.config.catalog.redshift_prior or FREE_REDSHIFT
+
+    def _tell_redshift(self) -> None:
+        low, high = self.redshift_prior
+        own = self.config.catalog.redshift_prior is not None
+        self.note(
+            f"redshift prior: uniform from {low:g} to {high:g}"
+            + ("" if own else ", the default; redshift_prior in [catalog] sets another")
+        )
+        late = [f.name for f, may in zip(self.filters, self._may_be_dusty(), strict=True) if may]
+        if late:
+            self.note(
+                f"bands beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest, where dust emission is not "
+                "modelled, lose their weight at redshifts where they are: "
+                f"{', '.join(late)}"
+            )
+
+    def _may_be_dusty(self) -> np.ndarray:
+        """[band] whether a band is beyond starlight somewhere in the prior of a free redshift."""
+        pivot = np.array([f.pivot for f in self.filters])
+        dusty = pivot / (1 + self.redshift_prior[0]) > STARLIGHT_LIMIT
+        return dusty & self.predictor.reachable & (not self.family.emits)
+
+    def note(self, line: str) -> None:
+        """Tell the user, and keep it for the results."""
+        self.report(line)
+        self.notes = (*self.notes, line) if line not in self.notes else self.notes
 
     def _find_flow(self) -> None:
         """The flow of method "auto"; where no shipped one fits, HMC alone."""
@@ -126,7 +172,7 @@ class Engine:
         kind = np.where(modelled, observations.kind, 0)[:, predictor.reachable]
         flux = observations.flux[:, predictor.reachable]
         error = observations.error[:, predictor.reachable]
-        data = photometry(
+        data: Any = photometry(
             flux, error, kind,
             error_floor=self.config.likelihood.error_floor,
             emulator_sigma=predictor.sigma,
@@ -134,7 +180,10 @@ class Engine:
                 predictor.correlation if self.config.likelihood.emulator_covariance else None
             ),
         )  # fmt: skip
-        problem = Problem(self._prior(observations.redshift), predictor.forward, data)
+        forward: Any = predictor.forward
+        if self.free_redshift and self._may_be_dusty().any():
+            data, forward = self._redshifted(data), WithRedshift(forward)
+        problem = Problem(self._prior(observations.redshift), forward, data)
         keys = jax.random.wrap_key_data(jnp.asarray(seeds))
         samples = infer.sample(
             keys, problem, method=self.method, settings=self.settings,
@@ -145,8 +194,9 @@ class Engine:
             theta=self._sampled(samples.theta),
             derived=samples.derived,
             log_density=samples.log_density,
-            chi2=_chi2(samples.flux, data),
-            n_bands=(kind != 0).sum(axis=1),
+            chi2=_chi2(samples, data),
+            n_bands=(kind != MISSING).sum(axis=1),
+            n_detected=(kind == DETECTION).sum(axis=1),
             rhat_max=d.rhat.max(axis=1),
             ess_bulk_min=d.ess_bulk.min(axis=1),
             ess_tail_min=d.ess_tail.min(axis=1),
@@ -158,28 +208,45 @@ class Engine:
             importance_ess=samples.importance_ess,
             support=samples.support,
             method=samples.method,
-            flag=self._flags(samples.theta, observations.kind),
+            flag=self._flags(samples, data, observations.kind),
             predicted_flux=self._predicted(samples.flux, modelled),
             per_galaxy={"sfh_age": self._sfh_age(len(ids))},
         )
 
     def modelled(self, observations: Observations) -> np.ndarray:
         """[galaxy, band] whether the model has all the light that the band would see."""
-        if self.family.emits:
+        if self.family.emits or self.free_redshift:
             return np.broadcast_to(self.predictor.reachable, observations.kind.shape)
-        z = observations.redshift
-        if self.free_redshift:
-            z = np.full(len(z), (self.config.catalog.redshift_prior or FREE_REDSHIFT)[0])
-        rest = np.array([f.pivot for f in self.filters]) / (1 + z[:, None])
+        rest = np.array([f.pivot for f in self.filters]) / (1 + observations.redshift[:, None])
         dusty = rest > STARLIGHT_LIMIT
         lost = dusty & (observations.kind != 0)
         if lost.any():
             names = [f.name for f, any_ in zip(self.filters, lost.any(axis=0), strict=True) if any_]
-            self.report(
-                f"  {lost.sum()} fluxes left out: beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest,"
-                f" where dust emission is not modelled ({', '.join(names)})"
+            self.note(
+                f"fluxes beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest, where dust emission is "
+                f"not modelled, are left out ({', '.join(names)})"
             )
         return self.predictor.reachable & ~dusty
+
+    def _redshifted(self, data: Photometry) -> RedshiftedPhotometry:
+        """The data of a batch with bands that lose weight beyond starlight."""
+        if data.whitener is not None:
+            raise JaxsedError(
+                "[likelihood] emulator_covariance: not with a free redshift where bands lie beyond "
+                f"{STARLIGHT_LIMIT / 1e4:g} micron at rest: leave it out, or narrow redshift_prior."
+            )
+        pivot = np.array([f.pivot for f in self.filters])[self.predictor.reachable]
+        pivots = jnp.broadcast_to(jnp.asarray(pivot, float), data.scaled.shape)
+        return RedshiftedPhotometry(data, pivots)
+
+    def _dust_flag(self, samples: infer.Samples, data: Any) -> np.ndarray:
+        """[galaxy] the flag of bands that have lost their weight in most of the draws."""
+        if not isinstance(data, RedshiftedPhotometry):
+            return np.zeros(len(samples.flux), np.int64)
+        share = np.asarray(_weights(data, samples.theta.redshift)) ** 2
+        little = np.median(share.reshape(len(share), -1, share.shape[-1]), axis=1) < LITTLE_WEIGHT
+        lost = little & (np.asarray(data.inverse_sigma) > 0)
+        return np.where(lost.any(axis=1), int(Flag.DUST_EMISSION), 0)
 
     def _check_priors(self) -> None:
         prior = self.family.prior(0.5)
@@ -203,8 +270,7 @@ class Engine:
 
         def one(z):
             if self.free_redshift:
-                bounds = self.config.catalog.redshift_prior or FREE_REDSHIFT
-                z = params.distribution("uniform", *(b + 0.0 * z for b in bounds))
+                z = params.distribution("uniform", *(b + 0.0 * z for b in self.redshift_prior))
             return self.family.prior(z, self.cosmology)._replace(**changed)
 
         z = np.zeros_like(redshift) if self.free_redshift else redshift
@@ -216,14 +282,18 @@ class Engine:
             fields.pop("redshift")
         return fields
 
-    def _flags(self, theta: Any, kind: np.ndarray) -> np.ndarray:
-        flag = np.zeros(len(kind), np.int64)
+    def _flags(self, samples: infer.Samples, data: Any, kind: np.ndarray) -> np.ndarray:
+        flag = self._dust_flag(samples, data)
         lost = (kind[:, ~self.predictor.reachable] != 0).any(axis=1)
         flag[lost] |= int(Flag.UNREACHABLE_BAND)
         if self.predictor.kind == "emulator":
-            inside = _inside(self.predictor.forward, theta)
+            inside = _inside(self.predictor.forward, samples.theta)
             outside = 1 - inside.reshape(len(kind), -1).mean(axis=1)
             flag[outside > OUTSIDE_SHARE] |= int(Flag.OUTSIDE_EMULATOR)
+        if self.free_redshift:
+            low, high = self.redshift_prior
+            late = np.asarray(samples.theta.redshift) > high - EDGE_WIDTH * (high - low)
+            flag[late.reshape(len(kind), -1).mean(axis=1) > EDGE_SHARE] |= int(Flag.REDSHIFT_EDGE)
         return flag
 
     def _predicted(self, flux: np.ndarray, modelled: np.ndarray) -> np.ndarray:
@@ -244,13 +314,22 @@ class Engine:
         self._last_news = news
 
 
-def _chi2(flux: np.ndarray, data) -> np.ndarray:
+def _chi2(samples: infer.Samples, data: Any) -> np.ndarray:
     """[galaxy] smallest chi-square of the draws, detections only."""
-    scaled = flux * np.asarray(data.inverse_sigma)[:, None, None]
+    scaled = samples.flux * np.asarray(data.inverse_sigma)[:, None, None]
     residual = scaled - np.asarray(data.scaled)[:, None, None]
-    if data.whitener is not None:
+    if isinstance(data, RedshiftedPhotometry):
+        residual = residual * _weights(data, samples.theta.redshift)
+    elif data.whitener is not None:
         residual = np.einsum("gij,gcdj->gcdi", np.asarray(data.whitener), residual)
     return (residual**2).sum(axis=-1).min(axis=(1, 2))
+
+
+@jax.jit
+def _weights(data: RedshiftedPhotometry, redshift: Array) -> Array:
+    """[galaxy, chain, draw, band] weights of the detections at the redshifts of the draws."""
+    draws = jax.vmap(jax.vmap(RedshiftedPhotometry.weight, (None, 0)), (None, 0))
+    return jax.vmap(draws)(data, redshift)
 
 
 def _over_draws(function, theta: Any) -> Any:

@@ -31,6 +31,8 @@ class Flag(IntFlag):
     UNREACHABLE_BAND = 256
     DUPLICATE_ID = 512
     NUMERICAL_FAILURE = 1024
+    DUST_EMISSION = 2048
+    REDSHIFT_EDGE = 4096
 
 
 # A row with one of these is not fitted.
@@ -48,6 +50,8 @@ TEXT: dict[Flag, str] = {
     Flag.UNREACHABLE_BAND: "a band beyond the model's wavelengths is left out",
     Flag.DUPLICATE_ID: "another row has the same id",
     Flag.NUMERICAL_FAILURE: "no finite result",
+    Flag.DUST_EMISSION: "a band beyond 2.5 micron at rest has little weight: no dust is modelled",
+    Flag.REDSHIFT_EDGE: "the redshift runs into the upper end of its prior",
 }
 
 
@@ -63,13 +67,14 @@ def from_diagnostics(
     ess_tail_min: ArrayLike,
     divergences: ArrayLike,
     chi2: ArrayLike,
-    n_bands: ArrayLike,
+    n_detected: ArrayLike,
     finite: ArrayLike,
 ) -> NDArray[np.int64]:
     """Bits that follow from a galaxy's diagnostics, each input [galaxy]; returns [galaxy].
 
-    A NaN diagnostic does not clear the bar.  `chi2` is that of the best draw, compared with as
-    many degrees of freedom as there are bands, which is lenient by the number of parameters.
+    A NaN diagnostic clears no bar.  `chi2` is that of the best draw, compared with as many degrees
+    of freedom as bands enter it: those with a detection, `n_detected`, without the upper limits.
+    That is lenient by the number of parameters.
     """
     from scipy.stats import chi2 as chi2_distribution
 
@@ -78,9 +83,9 @@ def from_diagnostics(
         & (np.asarray(ess_bulk_min) >= ESS_BAR)
         & (np.asarray(ess_tail_min) >= ESS_BAR)
     )
-    limit = chi2_distribution.isf(POOR_FIT_P, np.maximum(np.asarray(n_bands), 1))
+    limit = chi2_distribution.isf(POOR_FIT_P, np.maximum(np.asarray(n_detected), 1))
     flag = np.where(converged, 0, Flag.NOT_CONVERGED).astype(np.int64)
-    flag |= np.where(np.asarray(divergences) > 0, Flag.DIVERGENCES, 0)
-    flag |= np.where(np.asarray(chi2) > limit, Flag.POOR_FIT, 0)
+    flag |= np.where(np.asarray(divergences) == 0, 0, Flag.DIVERGENCES)
+    flag |= np.where(np.asarray(chi2) <= limit, 0, Flag.POOR_FIT)
     flag |= np.where(np.asarray(finite), 0, Flag.NUMERICAL_FAILURE)
     return flag

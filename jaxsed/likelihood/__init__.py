@@ -15,22 +15,34 @@ from jaxsed.likelihood.photometry import (
     Photometry,
     photometry,
 )
+from jaxsed.likelihood.redshifted import (
+    DUST_LIMIT,
+    STARLIGHT_LIMIT,
+    BandPrediction,
+    RedshiftedPhotometry,
+    WithRedshift,
+)
 from jaxsed.likelihood.spectrum import Spectrum, SpectrumFit, SpectrumPrediction, spectrum
 
 __all__ = [
     "DETECTION",
+    "DUST_LIMIT",
     "MAG_TO_RELATIVE",
     "MISSING",
+    "STARLIGHT_LIMIT",
     "UPPER_LIMIT",
+    "BandPrediction",
     "Data",
     "Joint",
     "JointPrediction",
     "LineProfiles",
     "Lines",
     "Photometry",
+    "RedshiftedPhotometry",
     "Spectrum",
     "SpectrumFit",
     "SpectrumPrediction",
+    "WithRedshift",
     "photometry",
     "spectrum",
 ]

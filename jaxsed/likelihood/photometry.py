@@ -39,9 +39,12 @@ class Photometry:
         An upper limit contributes the probability that its measurement lies below it.  Constant
         terms of the Gaussian are left out.
         """
+        return -0.5 * jnp.sum(self.residuals(flux) ** 2) + self.log_censored(flux)
+
+    def log_censored(self, flux: Array) -> Array:
+        """Log probability that the upper limits lie above measurements of these fluxes."""
         gap = self.limit - flux * self.limit_inverse_sigma
-        censored = jnp.where(self.limit_inverse_sigma > 0, log_ndtr(gap), 0.0)
-        return -0.5 * jnp.sum(self.residuals(flux) ** 2) + jnp.sum(censored)
+        return jnp.sum(jnp.where(self.limit_inverse_sigma > 0, log_ndtr(gap), 0.0))
 
     def normal_equation(self, flux: Array) -> tuple[Array, Array]:
         """``m C^-1 m`` and ``m C^-1 d`` of the detections."""
