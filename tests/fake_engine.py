@@ -83,6 +83,7 @@ class FakeEngine:
             log_density=-0.5 * (normal**2).sum(-1),
             chi2=observations.n_bands * ones,
             n_bands=observations.n_bands,
+            n_detected=observations.n_bands,
             rhat_max=1.001 * ones,
             ess_bulk_min=900 * ones,
             ess_tail_min=800 * ones,

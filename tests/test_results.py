@@ -18,7 +18,9 @@ PERCENTILES = [
                  "log_z_mw", "t_age_mw", "a_v", "t50")
     for q in ("p16", "p50", "p84")
 ]  # fmt: skip
-DIAGNOSTICS = ["chi2", "n_bands", "rhat_max", "ess_bulk_min", "ess_tail_min", "divergences"]
+DIAGNOSTICS = [
+    "chi2", "n_bands", "n_detected", "rhat_max", "ess_bulk_min", "ess_tail_min", "divergences",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

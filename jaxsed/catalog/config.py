@@ -40,7 +40,9 @@ DISTRIBUTIONS = {
     "student_t": ("df", "mean", "sigma"),
 }
 # columns of the summary table that an id column may not be named after
-RESERVED = ("redshift", "chi2", "n_bands", "divergences", "method", "flag", "flag_text")
+RESERVED = (
+    "redshift", "chi2", "n_bands", "n_detected", "divergences", "method", "flag", "flag_text",
+)  # fmt: skip
 
 # ------------------------------------------------------------------ checks of one value
 # Each takes what TOML gave and returns what is stored, or raises ValueError("expected ...").
@@ -203,7 +205,7 @@ class PriorConfig:
 class LikelihoodConfig:
     """``[likelihood]``."""
 
-    error_floor: float = _key(_between(0.0, 1.0), 0.05)  # fraction of the model flux
+    error_floor: float = _key(_between(0.0, 1.0), 0.05)  # fraction of the observed flux
     # "negative_error": a negative error marks an upper limit, flux +- |error|, as CIGALE has it
     upper_limits: str = _key(_one_of(*UPPER_LIMITS), "none")
     emulator_covariance: bool = _key(_boolean, False)  # full covariance, not per-band errors

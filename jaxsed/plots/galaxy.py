@@ -248,8 +248,8 @@ def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJ
             wave[missing], np.full(missing.sum(), 0.02), ls="", marker="x", ms=4, color=GREY,
             transform=top.get_xaxis_transform(), label=LEGEND[5],
         )  # fmt: skip
-    chi2, bands = results.diagnostic("chi2")[row], int(results.diagnostic("n_bands")[row])
-    top.set_title(f"{title(results, row)}    best $\\chi^2$ = {chi2:.1f} in {bands} bands")
+    chi2, bands = results.diagnostic("chi2")[row], int(results.diagnostic("n_detected")[row])
+    top.set_title(f"{title(results, row)}    best $\\chi^2$ = {chi2:.1f} in {bands} detected bands")
     handles, words = top.get_legend_handles_labels()
     first = sorted(range(len(words)), key=lambda i: LEGEND.index(words[i]))
     top.legend([handles[i] for i in first], [words[i] for i in first], loc="best")

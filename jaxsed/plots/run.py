@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxsed.plots import galaxy
 from jaxsed.plots.data import Run, fitted
-from jaxsed.plots.style import BLACK, BLUE, GREY, ORANGE, RED, label, new_figure, styled
+from jaxsed.plots.style import BLACK, BLUE, GREY, ORANGE, RED, label, new_figure, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,11 +100,11 @@ def catalog(results: Run) -> Figure:
     _bar_line(ess_axes, np.log10(ESS_BAR), f"bar: {ESS_BAR:.0f}")
     ess_axes.set_xlabel(r"$\log_{10}$ smallest effective sample size [draws]")
 
-    reduced = results.diagnostic("chi2") / np.maximum(results.diagnostic("n_bands"), 1)
+    reduced = results.diagnostic("chi2") / np.maximum(results.diagnostic("n_detected"), 1)
     reduced = reduced[done & np.isfinite(reduced)]
     shown = np.minimum(reduced, WORST_CHI2)
     _histogram(chi2_axes, shown, _bins(shown))
-    chi2_axes.set_xlabel(r"best $\chi^2$ / number of bands" + _beyond(reduced, WORST_CHI2))
+    chi2_axes.set_xlabel(r"best $\chi^2$ / detected bands" + _beyond(reduced, WORST_CHI2))
     for one in axes[0]:
         one.set_ylabel("galaxies")
         if one.get_legend_handles_labels()[0]:
@@ -275,7 +275,7 @@ def save_all(
     written: list[Path] = []
 
     def save(figure: Figure, name: str) -> None:
-        figure.savefig(folder / name)
+        save_figure(figure, folder / name)
         written.append(folder / name)
 
     from rich.console import Console

@@ -1,0 +1,303 @@
+"""From observations to a chunk of results: what goes into the sampler and what is made of it."""
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from jaxsed.catalog import chunk, engine
+from jaxsed.catalog.config import parse_config
+from jaxsed.catalog.flags import Flag
+from jaxsed.catalog.predictors import Predictor
+from jaxsed.catalog.run import seeds_of
+from jaxsed.catalog.tables import Observations
+from jaxsed.infer import Diagnostics, Samples
+from jaxsed.likelihood import MAG_TO_RELATIVE
+from jaxsed.sps.photometry import load_filter
+
+BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
+N, CHAINS, DRAWS = 3, 2, 40
+SIGMA = np.array([0.03, 0.01, 0.02, 0.04, 0.0])  # mag
+FLOOR = 0.04
+REACHABLE = np.array([True, True, False, True, True])
+CONFIG = f"""
+[catalog]
+id = "id"
+redshift = "z"
+flux_unit = "maggies"
+[likelihood]
+error_floor = {FLOOR}
+[sampler]
+method = "hmc"
+""" + "".join(f'[[band]]\nflux = "{b}"\nerror = "{b}_e"\nfilter = "{b}"\n' for b in BANDS)
+
+
+class Derived(NamedTuple):
+    """Of the stand-in for the physics."""
+
+    a_v: Any
+
+
+@struct.dataclass
+class Half:
+    """Fluxes of the reachable bands; redshifts below 0.5 are inside its range."""
+
+    ones: Any
+
+    def __call__(self, theta):
+        return self.ones * 10.0**theta.log_mass_formed
+
+    def inside(self, theta):
+        return theta.redshift < 0.5
+
+    def derived(self, theta):
+        return Derived(theta.dust2)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """An engine whose sampler gives known draws, and what the sampler was asked."""
+    asked = types.SimpleNamespace(draws=None)
+    one = engine.make_engine(parse_config(CONFIG), [load_filter(b) for b in BANDS])
+    forward: Any = Half(jnp.ones(REACHABLE.sum()))
+    stars = types.SimpleNamespace(axis=types.SimpleNamespace(age=np.array([0.1, 1.0, 5.0])))
+    physics: Any = types.SimpleNamespace(stars=stars)
+    one._predictor = Predictor(
+        forward=forward, physics=physics, kind="emulator", sigma=SIGMA[REACHABLE], correlation=None,
+        reachable=REACHABLE, provenance={}, reason="a stand-in",
+    )  # fmt: skip
+
+    def sample(keys, problem, **options):
+        asked.keys, asked.problem, asked.options = keys, problem, options
+        return asked.draws(problem)
+
+    monkeypatch.setattr(engine.infer, "sample", sample)
+    asked.draws = draws
+    return one, asked
+
+
+def draws(problem):
+    """Draws of every galaxy that differ in all that is looked at."""
+    rng = np.random.default_rng(2)
+    shape = (N, CHAINS, DRAWS)
+    theta = jax.vmap(lambda prior: type(prior)(*(jnp.zeros(()) for _ in prior)), 0)(problem.prior)
+    theta = theta._replace(
+        redshift=problem.prior.redshift,
+        **{name: rng.normal(size=shape) for name in theta._fields if name != "redshift"},
+    )
+    return Samples(
+        theta=theta,
+        x=rng.normal(size=(*shape, 2)),
+        log_density=rng.normal(size=shape),
+        flux=rng.lognormal(size=(*shape, REACHABLE.sum())) * 1e-9,
+        derived={"a_v": rng.normal(size=shape)},
+        diagnostics=Diagnostics(
+            rhat=np.array([[1.0, 1.2, 1.001], [1.0, 1.0, 1.0], [1.0, np.nan, 1.0]]),
+            ess_bulk=np.array([[900.0, 500.0, 700.0]] * N),
+            ess_tail=np.array([[800.0, 450.0, 350.0]] * N),
+            divergences=np.array([0, 3, 0]),
+            unique_fraction=np.array([0.9, 0.8, 0.7]),
+            gradients=np.zeros(N),
+            evaluations=np.zeros(N),
+        ),
+        method=("hmc", "nuts", "hmc"),
+        run=np.zeros(N, int),
+        log_evidence=np.array([1.0, 2.0, 3.0]),
+        log_evidence_error=np.array([0.1, 0.2, 0.3]),
+        khat=np.array([0.3, np.nan, 0.6]),
+        importance_ess=np.array([10.0, np.nan, 30.0]),
+        support=("inside", "", "colour"),
+        lane_efficiency=1.0,
+    )
+
+
+def observations():
+    """Three galaxies: one with an upper limit, one without the unreachable band, one too far."""
+    rng = np.random.default_rng(1)
+    kind = np.ones((N, len(BANDS)), np.int8)
+    kind[0, 3] = 2
+    kind[1, [0, 2]] = 0
+    flux = np.where(kind == 0, 0.0, rng.lognormal(size=kind.shape) * 1e-9)
+    error = np.where(kind == 0, 1.0, 1e-10 * (1 + rng.random(kind.shape)))
+    ids = np.array(["a", "b", "c"])
+    return Observations(
+        id=ids, redshift=np.array([0.1, 0.2, 0.6]), flux=flux, error=error, kind=kind,
+        flag=np.zeros(N, np.int64), band_names=BANDS, id_name="id", id_values=ids,
+        occurrence=np.zeros(N, int), notes=(),
+    )  # fmt: skip
+
+
+def fitted(made):
+    one, asked = made
+    seen = observations()
+    seeds = seeds_of(3, list(seen.id), seen.occurrence)
+    return one(list(seen.id), seen, seeds), asked, seen, seeds
+
+
+def test_all_errors_enter_the_likelihood(made):
+    _, asked, seen, _ = fitted(made)
+    flux, error, kind = (a[:, REACHABLE] for a in (seen.flux, seen.error, seen.kind))
+    emulator = MAG_TO_RELATIVE * SIGMA[REACHABLE]
+    total = np.sqrt(error**2 + (emulator * flux) ** 2 + (FLOOR * flux) ** 2)
+    data = asked.problem.data
+    np.testing.assert_allclose(data.inverse_sigma, np.where(kind == 1, 1 / total, 0), rtol=1e-5)
+    np.testing.assert_allclose(data.scaled, np.where(kind == 1, flux / total, 0), rtol=1e-5)
+    np.testing.assert_allclose(data.limit_inverse_sigma, np.where(kind == 2, 1 / error, 0), 1e-5)
+    np.testing.assert_allclose(asked.problem.prior.redshift, seen.redshift, rtol=1e-6)
+
+
+def test_correlated_errors_enter_the_likelihood_where_asked(made):
+    one, asked = made
+    n = REACHABLE.sum()
+    correlation = 0.8 * np.ones((n, n)) + 0.2 * np.eye(n)
+    one._predictor = dataclasses.replace(one.predictor, correlation=correlation)
+    fitted(made)
+    assert asked.problem.data.whitener is None
+    changed = dataclasses.replace(one.config.likelihood, emulator_covariance=True)
+    one.config = dataclasses.replace(one.config, likelihood=changed)
+    result, asked, *_ = fitted(made)
+    whitener = np.asarray(asked.problem.data.whitener)
+    assert np.abs(whitener - np.eye(n)).max() > 0.01
+    data, flux = asked.problem.data, draws(asked.problem).flux
+    residual = flux * data.inverse_sigma[:, None, None] - data.scaled[:, None, None]
+    chi2 = (np.einsum("gij,gcdj->gcdi", whitener, residual) ** 2).sum(-1).min((1, 2))
+    np.testing.assert_allclose(result.chi2, chi2, rtol=1e-4)
+
+
+def test_every_galaxy_has_the_key_of_its_seed(made):
+    _, asked, _, seeds = fitted(made)
+    words = np.asarray(jax.random.key_data(asked.keys))
+    np.testing.assert_array_equal(words, seeds)
+    assert len(np.unique(words, axis=0)) == N
+
+
+def test_settings_reach_the_sampler():
+    more = '[sampler]\nmethod = "nuts"\nchains = 6\nwarmup = 150\ndraws = 250\nretries = 1\n'
+    more += 'fallback = ["nested"]\nlanes = 8\nmax_tree_depth = 7\ntarget_accept = 0.9\n'
+    config = parse_config(CONFIG.replace('[sampler]\nmethod = "hmc"\n', more))
+    one = engine.make_engine(config, [load_filter(b) for b in BANDS])
+    assert one.method == "nuts"
+    s = one.settings
+    assert (s.chains, s.warmup, s.draws, s.retries, s.lanes) == (6, 150, 250, 1, 8)
+    assert (s.fallback, s.max_tree_depth, s.target_acceptance) == (("nested",), 7, 0.9)
+
+
+def test_chi2_is_that_of_the_best_draw_over_detections(made):
+    result, asked, seen, _ = fitted(made)
+    flux = draws(asked.problem).flux
+    sigma = 1 / np.maximum(np.asarray(asked.problem.data.inverse_sigma), 1e-30)
+    gap = (flux - seen.flux[:, None, None, REACHABLE]) / sigma[:, None, None]
+    detected = (seen.kind == 1)[:, None, None, REACHABLE]
+    every = np.where(detected, gap**2, 0).sum(-1)
+    np.testing.assert_allclose(result.chi2, every.min((1, 2)), rtol=1e-4)
+    assert np.all(every.max((1, 2)) > 2 * result.chi2)  # the draws do differ
+
+
+def test_bands_are_counted_with_limits_and_without(made):
+    result, *_ = fitted(made)
+    assert list(result.n_bands) == [4, 3, 4]
+    assert list(result.n_detected) == [3, 3, 4]
+
+
+def test_diagnostics_are_the_worst_of_all_quantities(made):
+    result, *_ = fitted(made)
+    np.testing.assert_array_equal(result.rhat_max, [1.2, 1.0, np.nan])
+    np.testing.assert_array_equal(result.ess_bulk_min, [500.0] * N)
+    np.testing.assert_array_equal(result.ess_tail_min, [350.0] * N)
+    np.testing.assert_array_equal(result.divergences, [0, 3, 0])
+    np.testing.assert_array_equal(result.unique_fraction, [0.9, 0.8, 0.7])
+    np.testing.assert_array_equal(result.khat, [0.3, np.nan, 0.6])
+    np.testing.assert_array_equal(result.importance_ess, [10, np.nan, 30])
+    np.testing.assert_array_equal(result.log_evidence, [1, 2, 3])
+    np.testing.assert_array_equal(result.log_evidence_error, [0.1, 0.2, 0.3])
+    assert result.method == ("hmc", "nuts", "hmc") and result.support == ("inside", "", "colour")
+
+
+def test_flags_of_the_engine(made):
+    result, *_ = fitted(made)
+    unreachable, outside = int(Flag.UNREACHABLE_BAND), int(Flag.OUTSIDE_EMULATOR)
+    assert list(result.flag) == [unreachable, 0, unreachable | outside]
+
+
+def test_a_small_share_of_draws_outside_the_emulator_is_no_flag(made):
+    one, asked = made
+
+    def few_outside(share):
+        def found(problem):
+            given = draws(problem)
+            z = np.full((N, CHAINS, DRAWS), 0.1)
+            z[0].flat[: round(share * CHAINS * DRAWS)] = 0.9
+            return given._replace(theta=given.theta._replace(redshift=z))
+
+        return found
+
+    outside = int(Flag.OUTSIDE_EMULATOR)
+    for share, flagged in ((0.0, 0), (0.0125, outside), (1.0, outside)):
+        asked.draws = few_outside(share)
+        assert fitted(made)[0].flag[0] & outside == flagged
+
+
+def test_predicted_fluxes_are_ordered_percentiles_in_their_bands(made):
+    result, asked, *_ = fitted(made)
+    flux = draws(asked.problem).flux.reshape(N, -1, REACHABLE.sum())
+    low, middle, high = np.moveaxis(result.predicted_flux, 1, 0)
+    assert np.isnan(result.predicted_flux[..., ~REACHABLE]).all()
+    for found, q in ((low, 15.865525393), (middle, 50.0), (high, 84.134474607)):
+        np.testing.assert_allclose(found[:, REACHABLE], np.percentile(flux, q, axis=1), rtol=1e-6)
+
+
+def test_draws_come_back_by_name(made):
+    result, asked, *_ = fitted(made)
+    given = draws(asked.problem)
+    assert set(result.theta) == set(given.theta._fields) - {"redshift"}  # which is known
+    for name, values in result.theta.items():
+        np.testing.assert_array_equal(values, getattr(given.theta, name))
+    np.testing.assert_array_equal(result.derived["a_v"], given.derived["a_v"])
+    np.testing.assert_array_equal(result.log_density, given.log_density)
+    np.testing.assert_array_equal(result.per_galaxy["sfh_age"], [[0.1, 1.0, 5.0]] * N)
+
+
+def test_what_is_stored_of_a_chunk(made):
+    result, *_ = fitted(made)
+    given = np.array([0, int(Flag.BAD_PHOTOMETRY), 0])
+    tree = chunk.stored(result, given, 20)
+    for name, values in (*result.theta.items(), *result.derived.items()):
+        expected = np.percentile(values.reshape(N, -1), [15.865525393, 50, 84.134474607], axis=1).T
+        np.testing.assert_allclose(tree[f"summary/{name}"], expected, rtol=1e-5, err_msg=name)
+        assert np.all(np.diff(tree[f"summary/{name}"], axis=1) > 0)
+    np.testing.assert_array_equal(tree["diagnostics/n_bands"], [4, 3, 4])
+    np.testing.assert_array_equal(tree["diagnostics/n_detected"], [3, 3, 4])
+    for name in ("chi2", "rhat_max", "ess_bulk_min", "ess_tail_min", "khat", "log_evidence"):
+        np.testing.assert_allclose(tree[f"diagnostics/{name}"], getattr(result, name), rtol=1e-6)
+    flag = tree["diagnostics/flag"]
+    assert np.all(flag & Flag.NOT_CONVERGED)  # R-hat of one, not a number of another, the tail
+    assert list(flag & Flag.DIVERGENCES > 0) == [False, True, False]
+    assert list(flag & Flag.UNREACHABLE_BAND > 0) == [True, False, True]
+    assert list(flag & Flag.BAD_PHOTOMETRY > 0) == [False, True, False]
+    assert not np.any(flag & Flag.NUMERICAL_FAILURE)
+    broken = result._replace(log_density=np.where(np.arange(N)[:, None, None] == 1, np.nan, 0.0)
+                             + result.log_density)  # fmt: skip
+    flag = chunk.stored(broken, given, 20)["diagnostics/flag"]
+    assert list(flag & Flag.NUMERICAL_FAILURE > 0) == [False, True, False]
+
+
+def test_upper_limits_do_not_hide_a_poor_fit(made):
+    """A chi2 that three detections do not explain, though 40 bands would."""
+    result, *_ = fitted(made)
+    result = result._replace(
+        chi2=np.full(N, 30.0), n_detected=np.array([3, 3, 40]), n_bands=np.array([40, 3, 40])
+    )
+    flag = chunk.stored(result, np.zeros(N, int), 20)["diagnostics/flag"]
+    assert list(flag & Flag.POOR_FIT > 0) == [True, True, False]
+
+
+def test_an_engine_must_be_prepared_to_have_a_predictor():
+    one = engine.make_engine(parse_config(CONFIG, folder=Path()), [load_filter(b) for b in BANDS])
+    with pytest.raises(RuntimeError, match="prepare"):
+        _ = one.predictor
