@@ -81,8 +81,8 @@ def spectrum_problem(
         calibration_order: highest degree of the Chebyshev polynomials, from 1 on, that multiply
             the model in each arm.  Degree 0 is the mass (or the aperture) and left out.
         calibration_sigma: prior width of each coefficient.
-        error_floor: relative uncertainty of the model in a pixel.
-        photometry_floor: relative uncertainty of the model in a band.
+        error_floor: relative uncertainty of the model in a pixel, a fraction of the observed flux.
+        photometry_floor: the same in a band.
         max_blur: how much broader than the data the model may be, as a ratio of FWHM.
         mask_blurred: leave out pixels where it is broader still, instead of refusing.
         redshift_range: needed where the prior of the redshift is neither a number nor uniform.
@@ -149,10 +149,10 @@ def _resolved(
     for arm in observed.arms:
         ratio = np.where(arm.used, blur(rest, arm, redshift_range, slowest), 0.0)
         if mask_blurred:
-            arm = dataclasses.replace(arm, ivar=np.where(ratio > max_blur, 0.0, arm.ivar))
-        elif ratio.max() > max_blur:
+            arm = dataclasses.replace(arm, ivar=np.where(ratio <= max_blur, arm.ivar, 0.0))
+        elif not ratio.max() <= max_blur:
             worst = int(ratio.argmax())
-            bad = arm.wave[ratio > max_blur]
+            bad = arm.wave[~(ratio <= max_blur)]
             raise ValueError(
                 f"{observed.name}, arm {arm.name}: the data are sharper than the model "
                 f"({rest.resolution.text}): at {arm.wave[worst]:.0f} Angstrom the model is "

@@ -152,6 +152,9 @@ def error_view(found: Validation) -> View:
         ("mean", "|mean|"), ("ratio", "σ / σ of the survey"),
     ):  # fmt: skip
         values = np.abs(columns[name])
+        if not np.isfinite(values).any():
+            view.add_row(words, "not measured", "", "")
+            continue
         worst = int(np.nanargmax(values))
         view.add_row(
             words, f"{np.nanmedian(values):.4f}", f"{values[worst]:.4f}", found.band_names[worst]

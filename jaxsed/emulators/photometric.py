@@ -236,10 +236,11 @@ class PhotometricEmulator:
 
         Curves are compared by `curve_difference`, so that names and scales do not matter.
         """
-        differences = [curve_difference(curve, own) for own in self.record.curves]
-        if not differences or min(differences) > tolerance:
+        differences = np.array([curve_difference(curve, own) for own in self.record.curves])
+        near = differences <= tolerance  # not so for a curve without light
+        if not near.any():
             return None
-        return self.band_names[int(np.argmin(differences))]
+        return self.band_names[int(np.argmin(np.where(near, differences, np.inf)))]
 
     @property
     def multiplications(self) -> int:

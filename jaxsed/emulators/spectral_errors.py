@@ -117,7 +117,8 @@ def joint_jumps(
     rows = []
     for joint in joints:
         k = int(np.searchsorted(wave, joint)) - 1
-        around = np.r_[k - neighbours : k, k + 1 : k + 1 + neighbours]
+        around = np.r_[max(k - neighbours, 0) : k, k + 1 : k + 1 + neighbours]
+        around = around[around < change.size]
         rows.append(
             {
                 "joint": float(joint),

@@ -79,7 +79,8 @@ class Validation:
     def columns(self) -> dict[str, Any]:
         """One column per quantity, one row per band."""
         error = self.error
-        best = [list(SHAPES)[i] for i in np.argmax(self.tails.log_likelihood, axis=1)]
+        likely = self.tails.log_likelihood  # NaN in a band whose error was not measured
+        best = [list(SHAPES)[np.argmax(row)] if np.isfinite(row).all() else "" for row in likely]
         return {
             "band": list(self.band_names),
             "wavelength": self.wave,

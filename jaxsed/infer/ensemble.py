@@ -81,14 +81,18 @@ def _run(
     draws, times = jax.vmap(ensemble)(jax.random.split(key_walk, settings.chains), x)
     log_density = -jax.lax.map(jax.vmap(potential), draws.reshape(-1, length, dimension))
     steps = settings.chains * walkers * (length + length // 2)
-    # A time that is not a number, of walkers that never moved, is no pass.
-    enough = jnp.max(times) * AUTOCORRELATION_TIMES <= length
     return Whole(
         x=draws.reshape(-1, length, dimension),
         log_density=log_density,
         evaluations=float(steps * evaluations),
-        effective=jnp.where(enough, jnp.inf, 0.0),
+        effective=jnp.where(_long_enough(times, length), jnp.inf, 0.0),
     )
+
+
+def _long_enough(times: Array, length: int) -> Array:
+    """Whether ensembles with these autocorrelation times [ensemble] ran for long enough; a time
+    that is not a number, as of walkers that never moved, is never so."""
+    return jnp.max(times) * AUTOCORRELATION_TIMES <= length
 
 
 def _autocorrelation_time(z: Array) -> Array:

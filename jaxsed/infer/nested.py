@@ -54,7 +54,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     live = settings.live_points * min(max(length // settings.draws, 1), MOST_FOLD)
     keys = jax.random.split(key, settings.chains)
     one = jax.vmap(lambda k: _one(k, flat, live, length))
-    u, log_z, kish, slices = one(keys)
+    u, log_z, kish, slices, finished = one(keys)
 
     def sheared(u: Array) -> tuple[Array, Array]:
         x = problem.unconstrain(flat.constrain(u))
@@ -68,14 +68,16 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
         x=x,
         log_density=log_density,
         evaluations=jnp.sum(slices),
-        effective=jnp.sum(kish),
+        # Where the evidence was not yet found, the weights say nothing.
+        effective=jnp.where(jnp.all(finished), jnp.sum(kish), 0.0),
         log_evidence=mean,
         log_evidence_error=error,
     )
 
 
 def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, ...]:
-    """Draws [draw, dimension], ln evidence, effective number of the weights, and evaluations."""
+    """Draws [draw, dimension], ln evidence, effective number of the weights, evaluations, and
+    whether the live points hold little enough of the evidence."""
     dimension = problem.dimension
     key_live, key_run, key_draw = jax.random.split(key, 3)
 
@@ -106,10 +108,12 @@ def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, .
     )  # fmt: skip
     dead = (jnp.zeros((most, deleted, dimension)), jnp.full((most, deleted), -jnp.inf))
 
+    def enough(state: Any) -> Array:
+        return state.integrator.logZ_live - state.integrator.logZ < ENOUGH
+
     def unfinished(carry: Any) -> Array:
         _, state, _, count, _ = carry
-        left = state.integrator.logZ_live - state.integrator.logZ
-        return (count < most) & ~(left < ENOUGH)
+        return (count < most) & ~enough(state)
 
     def again(carry: Any) -> Any:
         key, state, (u, value), count, used = carry
@@ -142,7 +146,7 @@ def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, .
     weight = jnp.exp(log_weight - log_z)
     points = jnp.concatenate([u, last.position])
     rows = jax.random.choice(key_draw, points.shape[0], (length,), p=weight)
-    return points[rows], log_z, 1.0 / jnp.sum(weight**2), used + live
+    return points[rows], log_z, 1.0 / jnp.sum(weight**2), used + live, enough(state)
 
 
 def _evaluations(info: Any) -> Array:

@@ -84,12 +84,13 @@ def photometry(
         flux: maggies; for an upper limit its value.
         error: maggies, 1 sigma.
         kind: 0 missing, 1 detection, 2 upper limit; all detections if not given.
-        error_floor: relative uncertainty of the model.
+        error_floor: relative uncertainty of the model, as a fraction of the observed flux.
         emulator_sigma: [band] emulator error in magnitudes.
         emulator_correlation: [band, band] correlation of the emulator's errors between bands,
             if it is to be used; without it they count as independent.
 
-    Raises ValueError for used bands whose flux is not finite or whose error is not positive.
+    Raises ValueError for used bands whose flux is not finite, whose error is not positive, or where
+    the emulator's error is not known.
     """
     flux, error = np.asarray(flux, float), np.asarray(error, float)
     kind = np.ones(flux.shape, int) if kind is None else np.asarray(kind, int)
@@ -105,8 +106,14 @@ def photometry(
             f"element {where}: flux {flux[where]} with error {error[where]}; expected a finite "
             "flux and an error above zero: set kind to 0 where a band is missing"
         )
+    model = np.broadcast_to(np.asarray(emulator_sigma, float), flux.shape)
+    if not np.all((np.isfinite(model) & (model >= 0))[used]):
+        raise ValueError(
+            "expected emulator errors that are finite and not negative: set kind to 0 in bands "
+            "where the emulator's error was not measured"
+        )
     flux, error = np.where(used, flux, 0.0), np.where(used, error, 1.0)
-    emulator = MAG_TO_RELATIVE * np.asarray(emulator_sigma) * np.abs(flux)
+    emulator = MAG_TO_RELATIVE * np.where(used, model, 0.0) * np.abs(flux)
     sigma = np.sqrt(error**2 + emulator**2 + (error_floor * flux) ** 2)
     detected, limited = kind == DETECTION, kind == UPPER_LIMIT
     inverse, limit_inverse = np.where(detected, 1 / sigma, 0), np.where(limited, 1 / error, 0)

@@ -72,20 +72,25 @@ class Support:
         usual = interpolate(magnitude, self.magnitude, self.ln_sigma)
         spread = interpolate(magnitude, self.magnitude, self.spread)
         spread = jnp.maximum(spread, LEAST_SPREAD)
-        noisy = at & (jnp.abs(ln_sigma - usual) > NOISE_SIGMAS * spread)
+        # What is not a number is outside.
+        noisy = at & ~(jnp.abs(ln_sigma - usual) <= NOISE_SIGMAS * spread)
         colour = jnp.diff(magnitude)
         both = at[1:] & at[:-1]
         # Noise moves the colours of faint galaxies, and the training set has no more of it.
-        odd = both & ((colour < self.colours[0] - MARGIN) | (colour > self.colours[1] + MARGIN))
-        dim = at & ((magnitude < self.brightness[0]) | (magnitude > self.brightness[1]))
+        odd = both & ~_within(colour, self.colours[0] - MARGIN, self.colours[1] + MARGIN)
+        dim = at & ~_within(magnitude, *self.brightness)
         z = problem.prior.redshift
         far = jnp.asarray(False)
         if params.is_fixed(z):
-            far = (z < self.redshift[0]) | (z > self.redshift[1])
+            far = ~_within(z, *self.redshift)
         data: Any = problem.data
         limited = jnp.any(data.limit_inverse_sigma > 0)
         bits = jnp.stack([jnp.any(noisy), jnp.any(odd), far, jnp.any(dim), limited])
         return jnp.sum(bits * 2 ** jnp.arange(bits.size))
+
+
+def _within(value: Array, low: Array, high: Array) -> Array:
+    return (value >= low) & (value <= high)
 
 
 def wider(prior: Any, own: Any) -> Array:
