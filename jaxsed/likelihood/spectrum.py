@@ -222,7 +222,8 @@ def spectrum(
     Args:
         flux: in any unit, which the predictions share.
         ivar: inverse variance; zero where a pixel is not to be used, whatever its flux.
-        error_floor: relative uncertainty of the model, added in quadrature.
+        error_floor: relative uncertainty of the model, as a fraction of the observed flux, added in
+            quadrature.
         polynomials: [term, pixel] times the prior widths of their coefficients.
         line_sigma: [line] prior widths of the line fluxes.
         line_pixels: [line pixel] indices of the pixels that lines reach, increasing, with as many

@@ -80,7 +80,8 @@ def bin_edges(t_age: Array) -> Array:
     """Lookback-time edges [8] in Gyr of the seven bins for a galaxy of age `t_age`.
 
     0, 30 Myr, 100 Myr, then logarithmic up to 85 % of the age of the universe, then the age
-    (Leja+ 2019).  Where 85 % of the age is not above 100 Myr the two young edges shrink with it.
+    (Leja+ 2019).  Where 85 % of the age is less than 300 Myr, three times the second edge,
+    the two young edges shrink with it.
     """
     last = (1 - OLDEST_BIN_SHARE) * t_age
     shrink = jnp.minimum(1.0, last / (3 * FIRST_EDGES_GYR[1]))

@@ -45,7 +45,11 @@ class Reach:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a network was trained on, and how well it did on spectra it never saw."""
+    """What a network was trained on, and how well it did on the stars held out of it.
+
+    These also stopped the training and set the calibration, so `validation` is in its favour: the
+    errors on new stars are measured on stars that chose nothing.
+    """
 
     kind: str
     labels: tuple[str, ...]
@@ -56,6 +60,7 @@ class Record:
     high: tuple[float, ...]
     seed: int
     validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
+    """Of the stars held out."""
 
 
 class Labels(NamedTuple):

@@ -36,7 +36,7 @@ def with_laplace(
     Args:
         model: a trained network or ensemble.
         stars: the labelled stars of its training.
-        held: labelled stars that it never saw, which set its calibration anew.
+        held: labelled stars held out of its training, which set its calibration anew.
         prior: standard deviation of the weights, in standardised units.
 
     Raises ValueError for stars on another grid or with other labels than the model's.
@@ -73,7 +73,7 @@ def _check_labels(model: StarModel, stars: Spectra) -> None:
 def calibrated(
     model: StarModel, key: Array, held: Spectra, *, draws: int = DRAWS
 ) -> StarModel:
-    """With uncertainties that are right on average for stars that the training never saw.
+    """With uncertainties that are right on average for stars held out of the training.
 
     The factor f of a label is that with which 68.3 % of the differences from known labels are
     below sqrt((f std)^2 + sigma^2), as they are for Gaussian errors of that size; std is what the
