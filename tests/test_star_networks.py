@@ -66,13 +66,21 @@ def test_a_branch_sees_its_window_the_latents_and_the_parameters_alone():
 
 
 def test_elements_do_not_teach_the_parameters():
-    """No gradient flows from an element's label through the three parameters' heads."""
+    """In a training, none flows from an element's label through the three parameters' heads;
+    asked for a derivative of the labels, it does."""
     net = networks.init(jax.random.key(1), "censored", PIXELS, LABELS, windows=windows(),
                         architecture=SMALL)  # fmt: skip
     x = 0.1 * jax.random.normal(jax.random.key(2), (PIXELS,))
-    grad = jax.jit(jax.grad(lambda net: networks.run(net, x).value[3]))(net)
-    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grad.heads))
-    assert (np.asarray(grad.link[0]) != 0).any()
+    taught, full = (
+        jax.jit(jax.grad(lambda net, t=t: networks.run(net, x, training=t).value[3]))(net)
+        for t in (True, False)
+    )
+    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(taught.heads))
+    assert (np.asarray(taught.link[0]) != 0).any()
+    assert (np.asarray(full.heads.value[0]) != 0).any()
+    np.testing.assert_array_equal(
+        networks.run(net, x).value, networks.run(net, x, training=True).value
+    )
 
 
 def test_neurons_of_the_link_are_short():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from star_data import LABELS, PIXELS, SMALL, settings, synthetic
+from star_data import LABELS, PIXELS, SMALL, settings, synthetic, windows
 
 from jaxsed import stars as st
 from jaxsed.stars import batches, networks, training
@@ -40,6 +40,19 @@ def test_a_missing_label_teaches_nothing():
 
     slope = np.asarray(jax.grad(total)(jnp.asarray(batch.y)))
     assert ((slope == 0) == (batch.present == 0)).all()
+
+
+def test_elements_do_not_teach_the_parameters_in_a_training():
+    """The loss of stars that know magnesium alone has no derivative by the parameters' heads."""
+    stars = synthetic(20)
+    batch = batches.batch_of(stars, batches.scaling_of(stars))
+    batch = batch._replace(present=batch.present * (np.array(LABELS) == "Mg"))
+    net = networks.init(jax.random.key(1), "censored", PIXELS, LABELS, windows=windows(),
+                        architecture=SMALL)  # fmt: skip
+    slope = jax.jit(jax.grad(training._loss(0.0, 0.0)))(net, (batch, None), jax.random.key(2))
+    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(slope.heads))
+    assert (np.asarray(slope.link[0]) != 0).any()
+    assert (np.asarray(slope.branches[0].heads.value[0]) != 0).any()
 
 
 def test_weight_decay_acts():

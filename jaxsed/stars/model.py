@@ -108,7 +108,8 @@ class StarModel:
         )  # fmt: skip
 
     def jacobian(self, flux: Array) -> Array:
-        """[label, pixel] derivatives of the labels, without dropout, of one spectrum."""
+        """[label, pixel] derivatives of the labels, without dropout, of one spectrum; zero where
+        the flux is NaN."""
         return jax.jacrev(self)(flux)
 
     def save(self, path: str | Path) -> None:

@@ -121,7 +121,7 @@ class Plain:
     def _shapes(self) -> Any:
         return _trunk_shapes(self.trunk, self.architecture, self.pixels)
 
-    def rest(self, seen: Array, masks: Any) -> Outputs:
+    def rest(self, seen: Array, masks: Any, training: bool = False) -> Outputs:
         """Labels given `first` and masks, or None for none."""
         h = _trunk(self.trunk, self.architecture, seen, masks)
         value, log_variance = _heads(self.heads, h)
@@ -137,7 +137,7 @@ class Censored:
     """The censored network: three parameters from the trunk, every element from its window.
 
     An element's branch sees its window, `link` linear neurons on the trunk, and the three
-    parameters, through which no gradient flows back.
+    parameters, which it does not teach: no gradient flows back through them in a training.
     """
 
     trunk: Trunk
@@ -168,8 +168,9 @@ class Censored:
         )
         return _masks(key, shapes, self.architecture.dropout)
 
-    def rest(self, seen: Any, masks: Any) -> Outputs:
-        """Labels given `first` and masks, or None for none."""
+    def rest(self, seen: Any, masks: Any, training: bool = False) -> Outputs:
+        """Labels given `first` and masks, or None for none; in a training, derivatives by the
+        weights are those of Leung & Bovy (2018), else they are those of the labels."""
         whole, own = seen
         trunk_masks, branch_masks = masks or (None, (None,) * len(self.branches))
         h = _trunk(self.trunk, self.architecture, whole, trunk_masks)
@@ -177,7 +178,7 @@ class Censored:
         w, b = self.link
         norm = jnp.sqrt(jnp.sum(w**2, axis=0) + 1e-12)
         latent = h @ (w * jnp.minimum(1.0, self.architecture.link_norm / norm)) + b
-        told = jnp.concatenate([latent, jax.lax.stop_gradient(three)])
+        told = jnp.concatenate([latent, jax.lax.stop_gradient(three) if training else three])
         values, log_variances, last = [three], [three_log_variance], [h] * len(PARAMETERS)
         for branch, a, mask in zip(self.branches, own, branch_masks, strict=True):
             a = _masked(a, mask, 0)
@@ -202,9 +203,10 @@ class Censored:
 Network = Plain | Censored
 
 
-def run(network: Network, x: Array, masks: Any = None) -> Outputs:
-    """Labels of one spectrum [pixel]."""
-    return network.rest(network.first(x), masks)
+def run(network: Network, x: Array, masks: Any = None, *, training: bool = False) -> Outputs:
+    """Labels of one spectrum [pixel]; in a training the elements' labels do not teach the heads of
+    the three parameters."""
+    return network.rest(network.first(x), masks, training)
 
 
 def init(

@@ -52,15 +52,15 @@ def predict_batch(model: StarModel, flux: Array, masks: Any) -> Found:
     for i, (member, mask) in enumerate(zip(model.members, masks, strict=True)):
         first = jax.vmap(member.first)(x)
         if mask is not None:
-            value, spread, log_variance = _averaged(member, first, mask)
+            value, spread, variance = _averaged(member, first, mask)
         else:
             value, log_variance, last = jax.vmap(lambda s, m=member: m.rest(s, None))(first)
-            spread = jnp.zeros_like(value)
+            spread, variance = jnp.zeros_like(value), jnp.exp(log_variance)
             if model.laplace is not None:
                 spread = _laplace_variance(last, model.laplace[i])
         means.append(value)
         within.append(spread)
-        variances.append(jnp.exp(log_variance))
+        variances.append(variance)
     mean = jnp.mean(jnp.stack(means), axis=0)
     spread = jnp.mean(jnp.stack(within), axis=0) + jnp.var(jnp.stack(means), axis=0)
     scale = model.scaling.std**2
@@ -74,11 +74,12 @@ def predict_batch(model: StarModel, flux: Array, masks: Any) -> Found:
 
 
 def _averaged(member: Network, first: Any, masks: Any) -> tuple[Array, Array, Array]:
-    """Over draws: the mean of the values, their variance, the mean of the log variances."""
+    """Over draws: the mean of the values, their variance, the mean of the predictive variances;
+    the latter two make the variance of the mixture of the draws' Gaussians."""
 
     def add(total: Any, mask: Any) -> tuple[Any, None]:
         found = jax.vmap(lambda s: member.rest(s, mask))(first)
-        new = (found.value - begin, (found.value - begin) ** 2, found.log_variance)
+        new = (found.value - begin, (found.value - begin) ** 2, jnp.exp(found.log_variance))
         return tuple(a + b for a, b in zip(total, new, strict=True)), None
 
     # Squares of differences from a first guess do not lose the variance in 32 bits.
@@ -86,8 +87,8 @@ def _averaged(member: Network, first: Any, masks: Any) -> tuple[Array, Array, Ar
     begin = guess.value
     n = jax.tree.leaves(masks)[0].shape[0]
     total, _ = jax.lax.scan(add, (jnp.zeros_like(begin),) * 3, masks)
-    mean, square, log_variance = (a / n for a in total)
-    return begin + mean, jnp.maximum(square - mean**2, 0.0), log_variance
+    mean, square, variance = (a / n for a in total)
+    return begin + mean, jnp.maximum(square - mean**2, 0.0), variance
 
 
 def _laplace_variance(last: tuple[Array, ...], covariances: tuple[Array, ...]) -> Array:

@@ -154,7 +154,7 @@ def _loss(l2: float, noise: float) -> Any:
             size = noise * jax.random.uniform(key_size, (x.shape[0], 1)) ** 2
             x = x + size * sigma * jax.random.normal(key_noise, x.shape, x.dtype)
         keys = jax.random.split(key_masks, x.shape[0])
-        run = lambda x, k: networks.run(network, x, network.masks(k))  # noqa: E731
+        run = lambda x, k: networks.run(network, x, network.masks(k), training=True)  # noqa: E731
         each = jax.vmap(loss_of)(jax.vmap(run)(x, keys), batch)
         return jnp.mean(each) + l2 * network.l2()
 
