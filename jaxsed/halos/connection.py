@@ -61,7 +61,8 @@ class Relation(NamedTuple):
 
 
 class StellarMasses(NamedTuple):
-    """log10 mean stellar mass in Msun at peak masses of 10^11 to 10^14 Msun, by `MASSES`."""
+    """log10 median stellar mass in Msun at peak masses of 10^11 to 10^14 Msun, by `MASSES`; the mean
+    of a log-normal scatter of s dex is 1.15 s^2 dex above it."""
 
     log_mass_at_11: Array
     log_mass_at_12: Array
@@ -70,7 +71,7 @@ class StellarMasses(NamedTuple):
 
 
 def stellar_mass(theta: Relation, log_mass: Array) -> Array:
-    """log10 stellar mass in Msun at log10 peak masses (Behroozi et al. 2019, eqs. J1-J2).
+    """log10 median stellar mass in Msun at log10 peak masses (Behroozi et al. 2019, eqs. J1-J2).
 
     With x = log10(M / M1): log10(M1) + efficiency - log10(10^(-alpha x) + 10^(-beta x))
     + gamma exp(-(x / delta)^2 / 2).
