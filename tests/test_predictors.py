@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import resources
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,12 +14,20 @@ from jaxsed.catalog import train
 from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.engine import make_engine
 from jaxsed.catalog.errors import JaxsedError
-from jaxsed.catalog.predictors import find_emulator, load_grid
+from jaxsed.catalog.predictors import _content, find_emulator, load_grid
 from jaxsed.catalog.run import fit_catalog, load_filters
 from jaxsed.catalog.tables import read_catalog
-from jaxsed.emulators import EmulatorRecord, FilterCurve, PhotometricEmulator, StitchedEmulator
+from jaxsed.cosmology import PLANCK15, WMAP9
+from jaxsed.emulators import (
+    EmulatorRecord,
+    FilterCurve,
+    PhotometricEmulator,
+    StitchedEmulator,
+    load_emulator,
+)
 from jaxsed.nets import mlp
-from jaxsed.sps.photometry import load_filter
+from jaxsed.sps.models import IGM, family
+from jaxsed.sps.photometry import load_filter, make_filter
 
 BANDS = {"blue": (4000, 5200), "green": (5000, 6400), "red": (6300, 7800), "far": (7700, 9500)}
 
@@ -50,11 +60,140 @@ def test_no_emulator_says_how_to_get_one(inputs):
         fit_catalog(config, catalog, folder / "run.h5", progress=False)
 
 
-def test_training_with_other_dust_or_cosmology_is_refused(inputs):
-    catalog, config, folder = inputs
-    config.write_text(config.read_text().replace(MODEL, MODEL + "birth_cloud_age = 0.01\n"))
-    with pytest.raises(JaxsedError, match="default of birth_cloud_age only"):
-        fit_catalog(config, catalog, folder / "run.h5", train=True, progress=False)
+def emulator_of(filters, *, sigma=0.01, width=4, redshift=(0.0, 1.0), cosmology=PLANCK15, **record):
+    """An untrained emulator of PROVABGS in these bands that claims an error in all of them."""
+    known = {"birth_cloud_age": 0.01, "igm": "inoue2014"} | record
+    n = len(filters)
+    emulator = PhotometricEmulator.create(
+        mlp.init(jax.random.key(0), (1, width, n)),
+        (np.zeros(1), np.ones(1), np.full(n, -20.0)),
+        (("redshift",), tuple(f.name for f in filters)),
+        box=(np.array([redshift[0]]), np.array([redshift[1]])),
+        mu_0=-6.0,
+        cosmology=cosmology,
+        record=EmulatorRecord(
+            "provabgs", "pegase2", tuple(FilterCurve(f.wave, f.trans) for f in filters), **known
+        ),
+    )
+    error = dataclasses.replace(emulator.error_ab, sigma=np.full(n, sigma))
+    return dataclasses.replace(emulator, error_ab=error)
+
+
+def cache_of(folder):
+    cache = folder / "cache" / "jaxsed" / "emulators"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"sigma": 0.004}, {"sigma": 0.02}),  # the smaller error, though both are in the budget
+        ({"sigma": 0.004, "width": 64}, {"sigma": 0.005, "width": 4}),  # at any cost
+        ({"width": 4}, {"width": 8}),  # the cheaper of equals
+        ({"sigma": 0.5}, {"sigma": np.nan}),  # an error out of the budget is better than none
+    ],
+)
+def test_the_best_emulator_is_chosen_whatever_its_name(inputs, better, worse, order):
+    _, path, folder = inputs
+    config, cache = load_config(path), cache_of(folder)
+    filters = load_filters(config)
+    for name, kind in zip(("a", "b")[::order], (better, worse), strict=True):
+        emulator_of(filters, **kind).save(cache / f"{name}.h5")
+    chosen, emulator = find_emulator(config, filters, np.array([0.1, 0.2]), load_grid(config))
+    assert chosen.stem == ("a", "b")[::order][0]
+    assert emulator.multiplications == better.get("width", 4) * (1 + len(filters))
+
+
+def test_sdss_has_its_own_emulator():
+    """Not that of more bands and higher redshifts, whose name comes first."""
+    names = [f"sdss_{b}0" for b in "ugriz"]
+    bands = "".join(f'[[band]]\nflux = "{n}"\nerror = "e{n}"\nfilter = "{n}"\n' for n in names)
+    config = parse_config(
+        f'[catalog]\nid = "id"\nredshift = "z"\nflux_unit = "uJy"\n{bands}{MODEL}'
+    )
+    filters = [load_filter(n) for n in names]
+    path, emulator = find_emulator(config, filters, np.array([0.01, 0.3]), load_grid(config))
+    assert path.stem == "emulator_provabgs_sdss"
+    assert np.max(emulator.error_ab.sigma) < 0.015
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"birth_cloud_age": 0.1},
+        {"birth_cloud_age": None},
+        {"igm": "madau1995"},
+        {"igm": None},
+        {"cosmology": WMAP9},
+        {"redshift": (0.0, 0.15)},
+    ],
+)
+def test_an_emulator_of_other_physics_is_not_taken(inputs, other):
+    _, path, folder = inputs
+    config, grid = load_config(path), load_grid(load_config(path))
+    filters, redshift = load_filters(config), np.array([0.1, 0.2])
+    emulator_of(filters, **other).save(cache_of(folder) / "a.h5")
+    assert find_emulator(config, filters, redshift, grid) is None
+
+
+def test_an_emulator_follows_the_configuration(inputs):
+    """One of other clouds is taken by the run that asks for such clouds."""
+    _, path, folder = inputs
+    path.write_text(path.read_text().replace(MODEL, MODEL + 'birth_cloud_age = "paper"\n'))
+    config = load_config(path)
+    filters = load_filters(config)
+    emulator_of(filters, birth_cloud_age=0.1).save(cache_of(folder) / "a.h5")
+    found = find_emulator(config, filters, np.array([0.1, 0.2]), load_grid(config))
+    assert found is not None and found[0].stem == "a"
+
+
+def test_a_named_emulator_of_other_physics_is_refused(inputs):
+    _, path, folder = inputs
+    filters = load_filters(load_config(path))
+    emulator_of(filters, birth_cloud_age=0.1).save(folder / "old.h5")
+    path.write_text(path.read_text().replace(MODEL, MODEL + 'emulator = "old.h5"\n'))
+    config = load_config(path)
+    with pytest.raises(JaxsedError, match="'old.h5' has birth_cloud_age 0.1, not 0.01"):
+        find_emulator(config, filters, np.array([0.1, 0.2]), load_grid(config))
+
+
+def test_a_damaged_file_of_the_cache_is_passed_over(inputs):
+    _, path, folder = inputs
+    config = load_config(path)
+    filters, cache = load_filters(config), cache_of(folder)
+    (cache / "a.h5").write_bytes(b"not HDF5")
+    emulator_of(filters).save(cache / "b.h5")
+    said = []
+    found = find_emulator(
+        config, filters, np.array([0.1, 0.2]), load_grid(config), report=said.append
+    )
+    assert found is not None and found[0].stem == "b"
+    (line,) = said
+    assert "passed over" in line and "a.h5" in line
+
+
+def test_the_cache_is_keyed_by_curves(inputs):
+    """Two bands of one name are two emulators; and so are two ranges and two cosmologies."""
+    filters = load_filters(load_config(inputs[1]))
+    shifted = [make_filter(f.name, f.wave + 300.0, f.trans) for f in filters]
+    names = {
+        _content(emulator_of(bands, **other))
+        for bands, other in (
+            (filters, {}), (shifted, {}), (filters, {"redshift": (0.0, 2.0)}),
+            (filters, {"cosmology": WMAP9}), (filters, {"birth_cloud_age": 0.1}),
+        )
+    }  # fmt: skip
+    assert len(names) == 5
+    assert _content(emulator_of(filters)) in names
+
+
+def test_shipped_emulators_are_of_the_default_physics():
+    for path in sorted(Path(str(resources.files("jaxsed.weights"))).glob("emulator_*.h5")):
+        record = load_emulator(path).record
+        assert record.birth_cloud_age == family(record.physics).clouds(), path.name
+        assert record.igm == IGM, path.name
 
 
 def test_a_stitched_emulator_comes_with_the_members_that_count(inputs):
@@ -63,8 +202,9 @@ def test_a_stitched_emulator_comes_with_the_members_that_count(inputs):
     filters = load_filters(config)
     windows = ((0.0, 1.0), (0.8, 2.0), (1.8, 3.0))
     record = EmulatorRecord(
-        "provabgs", "pegase2", tuple(FilterCurve(f.wave, f.trans) for f in reversed(filters))
-    )
+        "provabgs", "pegase2", tuple(FilterCurve(f.wave, f.trans) for f in reversed(filters)),
+        birth_cloud_age=0.01, igm="inoue2014",
+    )  # fmt: skip
     members = [
         PhotometricEmulator.create(
             mlp.init(jax.random.key(i), (1, 4, 4)),
@@ -76,8 +216,7 @@ def test_a_stitched_emulator_comes_with_the_members_that_count(inputs):
         )
         for i, (low, high) in enumerate(windows)
     ]
-    cache = folder / "cache" / "jaxsed" / "emulators"
-    cache.mkdir(parents=True)
+    cache = cache_of(folder)
     StitchedEmulator.create(members, windows).save(cache / "stitched.h5")
     grid = load_grid(config)
     found = {}
