@@ -42,6 +42,54 @@ def test_the_relation_is_that_of_the_universemachine(shared_data):
         np.testing.assert_allclose(found, expected, atol=6e-3)
 
 
+EVOLUTION = {
+    0.0: (8.559, 10.348, 11.056), 1.0: (8.189, 10.334, 10.874), 2.0: (8.082, 10.020, 10.861),
+    4.0: (8.272, 9.995, 10.662),
+}  # fmt: skip
+"""log10 stellar mass at peak masses of 10^11, 10^12 and 10^13 Msun by redshift: the UniverseMachine
+DR1's file of parameters, all galaxies, in the form of Behroozi et al. (2019), worked out apart."""
+
+
+@pytest.mark.parametrize("redshift", EVOLUTION)
+def test_the_relation_evolves_as_published(redshift):
+    found = connection.stellar_mass(ha.universemachine(redshift), jnp.array([11.0, 12.0, 13.0]))
+    np.testing.assert_allclose(found, EVOLUTION[redshift], atol=6e-3)
+
+
+def test_halos_are_those_of_the_redshift():
+    """Against colossus, called apart: numbers of halos above 10^13 Msun, and the growth since."""
+    from colossus.cosmology import cosmology
+    from colossus.lss import mass_function
+
+    heavy = connection.GRID >= 13.0
+    numbers = []
+    for z in (0.0, 0.5, 1.0):
+        found = np.asarray(ha.galaxy_halo(EDGES, redshift=z).centrals, float)[heavy].sum()
+        cosmology.setCosmology(
+            "planck-like", flat=True, H0=67.8, Om0=0.307, Ob0=0.048, sigma8=0.823, ns=0.96,
+            persistence="",
+        )  # fmt: skip
+        ln_mass = np.log(10.0) * np.arange(13.0, 15.8, 0.005)
+        per_ln = mass_function.massFunction(
+            np.exp(ln_mass) * 0.678, z, q_in="M", q_out="dndlnM", mdef="vir", model="tinker08"
+        )
+        expected = np.trapezoid(per_ln, ln_mass) * 0.678**3
+        assert found == pytest.approx(expected, rel=0.04)
+        numbers.append(found)
+    assert numbers[0] > 1.2 * numbers[1] > 1.2 * 1.4 * numbers[2]
+    with pytest.raises(ValueError, match="no mass function of halos at redshift 4"):
+        ha.galaxy_halo(EDGES, redshift=4.0)
+
+
+def test_errors_of_a_mass_function_are_the_mean_of_both_sides(tmp_path):
+    path = tmp_path / "a.smf"
+    path.write_text("# low high phi up down\n9 9.1 1e-2 1e-3 3e-3\n9.1 9.3 5e-3 4e-4 2e-4\n")
+    edges, phi, error = ha.read_smf(path)
+    np.testing.assert_allclose(edges, [9.0, 9.1, 9.3])
+    np.testing.assert_allclose(phi, [1e-2, 5e-3])
+    np.testing.assert_allclose(error, [2e-3, 3e-4])
+
+
 def test_halos_and_satellites_are_those_of_a_simulation(shared_data):
     """Peak masses of mini-Millennium: a volume of its size has a scatter of several percent."""
     with np.load(shared_data / "halos" / "mini_millennium_z0.npz", allow_pickle=False) as data:

@@ -73,6 +73,57 @@ def test_hostile_halos_are_refused(change, complaint):
         ha.halos(given.pop("box"), given.pop("position"), given.pop("features"), **given)
 
 
+def test_galaxies_on_an_edge_belong_to_the_bin_above():
+    """Bins hold their lower edge and not their upper one; what is outside of all is not counted."""
+    mass = [0.0, 1e9, 9.9e9, 1e10, 1e11, 9.9e11, 1e12, 3e8]
+    found = ha.halos(
+        np.zeros(8, int), np.ones((8, 3)), {"v_peak": np.full(8, 200.0)}, box_size=7.0, hubble=0.7,
+        stellar_mass=mass,
+    )  # fmt: skip
+    counts = ha.galaxy_counts(found, (9.0, 10.0, 11.0, 12.0))
+    np.testing.assert_array_equal(counts, [[2, 1, 2]])
+    phi = ha.mass_function([[2.0, 2.0]], (9.0, 9.5, 11.5), 1000.0)
+    np.testing.assert_allclose(phi, [[4e-3, 1e-3]])
+
+
+def test_the_usual_bins_are_those_of_the_paper():
+    """14 bins of 0.1 dex from 10^10.2 to 10^11.6 Msun (Nadler & To 2018)."""
+    np.testing.assert_allclose(ha.EDGES, 10.2 + 0.1 * np.arange(15), rtol=1e-12)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_positions_may_pass_the_side_of_their_box_by_rounding_alone(side):
+    """A hundred-thousandth of the box, no more."""
+    for beyond, refused in ((5e-6, False), (3e-5, True)):
+        given = arrays()
+        given["position"][0] = side * SIZE + (2 * side - 1) * beyond * SIZE
+        if refused:
+            with pytest.raises(ValueError, match="outside"):
+                ha.halos(given.pop("box"), given.pop("position"), given.pop("features"), **given)
+        else:
+            found = ha.halos(
+                given.pop("box"), given.pop("position"), given.pop("features"), **given
+            )
+            assert 0 <= found.position.min() and found.position.max() < SIZE
+
+
+def test_a_periodic_box_goes_on_at_its_other_side():
+    """A halo a little past a side is one a little behind the other."""
+    xyz = np.array([[-1.0, 51.0, 50.0], [49.0, 1.0, 0.0], [149.0, -99.0, 24.0]])
+    number, place = catalogue.cut(xyz, 50.0, 25.0)
+    np.testing.assert_allclose(place, [[24.0, 1.0, 0.0], [24.0, 1.0, 0.0], [24.0, 1.0, 24.0]])
+    np.testing.assert_array_equal(number, [4, 4, 4])
+    # x counts for most, z for least
+    corners = 30.0 * np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1]])
+    np.testing.assert_array_equal(catalogue.cut(corners, 50.0, 25.0)[0], [1, 2, 4, 7])
+
+
+def test_a_cut_in_velocity_keeps_what_is_at_the_cut():
+    given = arrays()
+    found = ha.halos(given.pop("box"), given.pop("position"), given.pop("features"), **given)
+    assert sorted(found.above(202.0).features["v_peak"].tolist()) == [202.0, 203.0]
+
+
 def test_a_halo_on_the_far_side_is_in_the_box():
     given = arrays()
     given["position"][0] = SIZE

@@ -60,6 +60,18 @@ def test_turning_a_box_keeps_its_distances():
     assert len(still) == 48
 
 
+def test_a_box_that_is_turned_keeps_its_halos_inside():
+    """Moved at random if it is periodic, a halo that leaves it comes in at the other side."""
+    place = jnp.asarray(np.random.default_rng(0).random((2000, 3)), jnp.float32)
+    box = boxes.Box(place, jnp.zeros((2000, 1)), jnp.ones(2000))
+    moved = np.stack([boxes.turned(jax.random.key(k), box, True).position for k in range(10)])
+    assert moved.min() >= 0 and moved.max() <= 1
+    # as many in each tenth as before, but for chance
+    for axis in range(3):
+        share = np.histogram(moved[..., axis], np.linspace(0, 1, 11))[0] / moved[..., 0].size
+        np.testing.assert_allclose(share, 0.1, atol=0.02)
+
+
 def test_a_box_without_room_keeps_its_fastest_halos(seen):
     known = boxes.Features.of(seen)
     full, tight = boxes.pack(seen, known, 256), boxes.pack(seen, known, 10)
@@ -191,6 +203,38 @@ def test_a_forest_of_halos_knows_what_matters(tmp_path):
     fresh = universe(3, seed=5)
     np.testing.assert_allclose(again.predict(fresh), found.predict(fresh))
     assert again.figures["r2"] == found.figures["r2"]
+
+
+def test_importances_have_the_names_of_their_features():
+    """Of four features in an order that is neither the alphabet's nor that of what they matter."""
+    base = universe(25)
+    draw = np.random.default_rng(3)
+    concentration, age = draw.normal(size=(2, base.box.size))
+    features = base.features | {"concentration": concentration, "age": age}
+    mass = base.stellar_mass * 10 ** (0.15 * age)
+    mixed = dataclasses.replace(base, features=features, stellar_mass=mass)
+    figures = ha.fit_forest(mixed, grid={"min_samples_leaf": [4]})[0].figures
+    for kind in ("importance", "permutation"):
+        found = figures[kind]
+        assert sorted(found, key=lambda name: -found[name]) == [
+            "v_peak", "spin", "age", "concentration"
+        ]  # fmt: skip
+        assert found["concentration"] < 0.05
+    assert sum(figures["importance"].values()) == pytest.approx(1.0)
+
+
+def test_boxes_may_differ_in_size_by_rounding_alone(seen):
+    """A thousandth of the width in Mpc; in Mpc/h they may differ as the Hubble constant does."""
+    fitted = ha.fit_baseline(seen.take(np.arange(20)), "mean", edges=EDGES)
+    for factor, refused in ((1.0005, False), (0.9995, False), (1.002, True), (0.998, True)):
+        other = dataclasses.replace(seen, box_size=factor * SIZE)
+        scaled = dataclasses.replace(other, hubble=factor * seen.hubble)
+        assert (fitted.predict(scaled).flag[:20] == 0).all()
+        if refused:
+            with pytest.raises(ValueError, match="Mpc wide"):
+                fitted.predict(other)
+        else:
+            fitted.predict(other)
 
 
 def test_empty_and_strange_boxes_are_flagged(trained):

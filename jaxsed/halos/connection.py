@@ -135,6 +135,8 @@ def galaxy_halo(
         baryons: the same of baryons.
         sigma8: of the linear power spectrum at z = 0.
         tilt: of the primordial power spectrum.
+
+    Raises ValueError where that mass function is not known: in the default cosmology beyond z = 1.
     """
     from colossus.cosmology import cosmology
     from colossus.lss import mass_function
@@ -146,9 +148,14 @@ def galaxy_halo(
             "", flat=True, H0=100 * hubble, Om0=matter, Ob0=baryons, sigma8=sigma8, ns=tilt,
             persistence="",
         )  # fmt: skip
-        per_h = mass_function.massFunction(
-            10**GRID * hubble, redshift, q_in="M", q_out="dndlnM", mdef="vir", model="tinker08"
-        )
+        try:
+            per_h = mass_function.massFunction(
+                10**GRID * hubble, redshift, q_in="M", q_out="dndlnM", mdef="vir", model="tinker08"
+            )
+        except Exception as error:  # colossus raises no narrower class
+            raise ValueError(
+                f"no mass function of halos at redshift {redshift:g}: {error}"
+            ) from error
     finally:
         cosmology.current_cosmo = before
     centrals = per_h * np.log(10.0) * hubble**3 * (GRID[1] - GRID[0])
