@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from jaxsed import params
 from jaxsed.catalog import train_spectra
@@ -169,6 +170,23 @@ def shipped():
 def thetas(physics):
     theta, ln_flux = train_spectra.unseen_galaxies(jax.random.key(3), physics, 300)
     return theta, ln_flux
+
+
+@pytest.mark.parametrize("field", ["f_burst", "t_burst", "dust2", "beta"])
+def test_unseen_galaxies_are_draws_of_the_prior(physics, field):
+    """Whatever coordinates its parameters are sampled in: a burst is young as rarely as it says."""
+    theta, _ = train_spectra.unseen_galaxies(
+        jax.random.key(5), physics, 2000, redshift_range=(0.1, 0.1)
+    )
+    values = np.asarray(getattr(theta, field), float)
+    if field == "beta":  # a flat Dirichlet over four: each share follows Beta(1, 3)
+        assert stats.kstest(values[:, 0], stats.beta(1, 3).cdf).pvalue > 0.01
+        return
+    prior = family("provabgs").prior(0.1)
+    own = getattr(prior, field)
+    uniform = getattr(own, "prior", None) or getattr(own, "base", own)
+    low, high = float(uniform.low), float(uniform.high)
+    assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 0.01
 
 
 def one(theta, k=0):

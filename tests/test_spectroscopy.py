@@ -1,6 +1,8 @@
 """The observed spectrum against convolutions and integrals written out in numpy."""
 
+import ast
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from fake_spectrum import C_KM_S, Full, brute_force, fake_rest, prior
 
+import jaxsed
 from jaxsed import cosmology as cosmo
 from jaxsed import infer, params
 from jaxsed.plots import spectrum_fit
@@ -302,11 +305,65 @@ def test_direct_physics_is_a_rest_frame_model():
     theta = provabgs.ProvabgsTheta(
         10.5, jnp.array([0.1, 0.2, 0.3, 0.4]), 0.1, 0.5, 5e-3, 5e-3, 0.5, 0.4, -0.3, 0.2
     )
-    ours = rest_photometry(rest, bands, redshift_range=(0.1, 0.3), cosmology=cosmo.PLANCK15)
+    ours = rest_photometry(rest, bands, redshift_range=(0.1, 0.3))
     both = jax.jit(lambda t: (ours(t), direct(t)))(theta)
     np.testing.assert_allclose(both[0], both[1], rtol=3e-3)
     with pytest.raises(ValueError, match="within the grid"):
         rest_spectrum(provabgs.provabgs, ssp, wave_range=(10.0, 12000.0))
+
+
+@pytest.mark.parametrize("own", [cosmo.PLANCK13, cosmo.WMAP9, None])
+def test_a_models_own_cosmology_sets_the_distance(own):
+    """Of bands, of spectra and of both together; another one beside it is refused."""
+
+    class Rest(type(fake_rest())):
+        cosmology = own
+
+    rest, observed = Rest(fake_rest().nodes), ObservedSpectrum("mock", (_arm(),))
+    bands = [load_filter("sdss_r0")]
+    photometry = {"sdss_r0": (1e-9, 1e-11)}
+    expected = cosmo.PLANCK15 if own is None else own
+
+    def of(**options):
+        problem = spectrum_problem(rest, observed, prior(), photometry=photometry, **options)
+        return (
+            rest_photometry(rest, bands, redshift_range=(0.1, 0.1), **options).cosmology,
+            _model(rest, redshift_range=(0.1, 0.1), **options).cosmology,
+            problem.forward.bands.cosmology,
+            problem.forward.spectrum.cosmology,
+        )
+
+    assert all(cosmo.same(found, expected) for found in of())
+    assert all(cosmo.same(found, expected) for found in of(cosmology=expected))
+    if own is None:
+        assert all(cosmo.same(found, cosmo.WMAP9) for found in of(cosmology=cosmo.WMAP9))
+        return
+    other = cosmo.PLANCK15
+    with pytest.raises(ValueError, match="leave `cosmology` out"):
+        rest_photometry(rest, bands, redshift_range=(0.1, 0.1), cosmology=other)
+    with pytest.raises(ValueError, match="leave `cosmology` out"):
+        _model(rest, redshift_range=(0.1, 0.1), cosmology=other)
+    with pytest.raises(ValueError, match="leave `cosmology` out"):
+        spectrum_problem(rest, observed, prior(), cosmology=other)
+
+
+def test_builders_agree_on_one_default_cosmology():
+    """Whatever in the package takes a cosmology takes none other than Planck 2015 unasked."""
+    published = {"load_published_provabgs", "published_provabgs"}  # of their own training sets
+    checked = 0
+    for path in sorted(Path(jaxsed.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef) or node.name in published:
+                continue
+            known = node.args.posonlyargs + node.args.args
+            defaults = [*zip(known[::-1], node.args.defaults[::-1], strict=False)]
+            defaults += [*zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+            for argument, default in defaults:
+                if argument.arg in ("cosmology", "cosmo") and default is not None:
+                    checked += 1
+                    words = ast.unparse(default)
+                    assert words == "None" or words.endswith("PLANCK15"), (path, node.name)
+    assert checked > 15
 
 
 def _mock(redshift, *, photometry=False, seed=0):

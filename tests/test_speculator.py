@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsed.catalog.published import load_published_provabgs
+from jaxsed.catalog.train_spectra import rest_frame_provabgs
 from jaxsed.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.cosmology import PLANCK13, age
 from jaxsed.emulators import read_speculator
@@ -481,6 +482,29 @@ def test_order_of_the_published_histories(shared_data):
         published_light = np.asarray(run(theta._replace(beta=theta.beta[:, jnp.array(order)])))
         scatter[order] = np.std(published_light[:, pixels] - ours[:, nodes], axis=0).max()
     assert min(scatter, key=scatter.get) == (0, 1, 2, 3), scatter
+
+
+def test_published_birth_clouds_last_as_long_as_ours(shared_data):
+    """What birth clouds take from the light: 10 Myr of them as published, not 100 Myr."""
+    model = galaxy(shared_data)
+    wave = np.array([2700.0, 3500.0, 4500.0])
+    clear, dusty = (
+        thetas(100, f_burst=0.0, dust1=depth, dust2=0.0, dust_index=0.0) for depth in (0.0, 1.0)
+    )
+
+    def faded(model):
+        run, at = jax.jit(jax.vmap(model)), [np.argmin(np.abs(model.wave - w)) for w in wave]
+        return np.asarray(run(dusty) - run(clear))[:, at] / np.log(10)
+
+    published = faded(model)
+    ssp = load_ssp()
+    off = {
+        age: np.median(faded(rest_frame_provabgs(ssp, birth_cloud_age=age)) - published, axis=0)
+        for age in (0.01, 0.1)
+    }
+    # the SSPs differ as well: PEGASE here, MIST and MILES there
+    assert np.abs(off[family("provabgs").clouds()]).max() < 0.03, off
+    assert off[0.1][0] < -0.2 and off[0.1][1] < -0.1, off
 
 
 def test_published_galaxy_range_and_gradients(shared_data):

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from astropy.table import Table
 from plot_data import make_emulator
+from scipy import stats
 from scipy.integrate import quad
 from test_cli import call
 
-from jaxsed import infer, plots
+from jaxsed import infer, params, plots
 from jaxsed.catalog import mocks
+from jaxsed.catalog import validate as validate_module
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.mocks import agreement, mock_galaxies
 from jaxsed.catalog.validate import (
@@ -201,6 +203,25 @@ def test_mocks_are_drawn_from_the_prior_with_their_noise():
     np.testing.assert_allclose(made.noise, expected)
     part = made.take(np.array([5, 7]))
     np.testing.assert_array_equal(part.observed, made.observed[[5, 7]])
+
+
+def test_derivatives_are_compared_at_draws_of_the_prior(monkeypatch):
+    """Not at normal numbers of the coordinates, in which most bursts are young."""
+    galaxies, seen = family("provabgs"), {}
+    monkeypatch.setattr(
+        validate_module, "gradient_errors", lambda a, b, points, names: seen.update(points=points)
+    )
+    validate_module.compare_gradients(
+        jax.random.key(1), None, None, galaxies, (0.1, 0.1), 3000
+    )
+    points = np.asarray(seen["points"], float)
+    prior = galaxies.prior(0.1)
+    x = np.insert(points[:, 1:], prior._fields.index("log_mass_formed"), 0.0, axis=1)
+    t_burst = jax.vmap(lambda x: params.constrain(prior, x)[0].t_burst)(jnp.asarray(x, float))
+    low, high = float(prior.t_burst.prior.low), float(prior.t_burst.prior.high)
+    assert np.mean(np.asarray(t_burst) < 0.3) < 0.06
+    inner = stats.kstest(np.asarray(t_burst), stats.uniform(low, high - low).cdf)
+    assert inner.pvalue > 0.01
 
 
 def test_survey_tables(tmp_path):
