@@ -6,7 +6,32 @@ import numpy as np
 from star_data import quadratic
 
 from jaxsed.learn import FitSettings
+from jaxsed.nets import mlp
 from jaxsed.stars import autoencoder
+
+
+def test_the_loss_is_the_evidence_lower_bound():
+    """By the expectations of the normal laws, found by a sum over many latent draws."""
+    from scipy.stats import norm
+
+    sizes = autoencoder.AutoencoderSettings(hidden=(8,), latent=2)
+    weights = autoencoder._init(jax.random.key(0), 60, sizes)
+    x = jax.random.normal(jax.random.key(1), (60,))
+    weight = jnp.linspace(0.0, 2.0, 60)
+    mean, log_variance = (np.asarray(a, float) for a in autoencoder._encode(weights, sizes, x))
+    std = np.exp(0.5 * log_variance)
+    keys = jax.random.split(jax.random.key(2), 4000)
+    loss = jax.jit(jax.vmap(lambda k: autoencoder._bound(weights, sizes, k, x, weight)))(keys)
+    z = mean + std * np.random.default_rng(0).normal(size=(4000, 2))
+    decoded = jax.vmap(
+        lambda z: mlp.apply(weights.decoder, z, autoencoder.ACTIVATION)
+    )(jnp.asarray(z, jnp.float32))
+    misfit = norm.logpdf(x, decoded, 1.0) - norm.logpdf(0.0)
+    divergence = norm.logpdf(z, mean, std) - norm.logpdf(z)
+    each = -(np.asarray(weight) ** 2 * misfit).sum(axis=1) + divergence.sum(axis=1)
+    error = np.hypot(np.std(each), np.std(loss)) / np.sqrt(4000)
+    assert abs(np.mean(loss) - np.mean(each)) < 4 * error
+    assert divergence.sum(axis=1).mean() > 10 * error
 
 
 def test_an_autoencoder_keeps_what_varies(tmp_path):

@@ -19,6 +19,23 @@ def test_a_cannon_finds_its_own_coefficients_and_scatter():
     assert (np.asarray(st.fit_cannon(quadratic(3000)).scatter) < 0.002).all()
 
 
+def test_the_likelihood_of_a_cannon_has_its_scatter():
+    """Chi-square with the variances of the data and of the model; bad pixels do not count."""
+    fitted = st.fit_cannon(quadratic(300, scatter=0.02))
+    unseen = quadratic(2, seed=1)
+    flux = unseen.flux.copy()
+    flux[0, 3] = np.nan
+    bad = st.spectra(unseen.wave, flux, unseen.error)
+    problem = fitted.problem(bad)
+    for row in range(2):
+        theta = fitted.theta(unseen.labels[row])
+        one = jax.tree.map(lambda a, row=row: a[row], problem.data)
+        model = np.asarray(fitted(theta), float)
+        variance = unseen.error[row].astype(float) ** 2 + np.asarray(fitted.scatter, float) ** 2
+        chi2 = np.nansum((flux[row] - model) ** 2 / variance)
+        assert float(np.sum(one.residuals(fitted(theta)) ** 2)) == pytest.approx(chi2, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_posteriors_of_a_cannons_labels_are_calibrated():
     """Label posteriors by NUTS cover the truth, through the same Problem as galaxies."""

@@ -55,6 +55,55 @@ def test_elements_do_not_teach_the_parameters_in_a_training():
     assert (np.asarray(slope.branches[0].heads.value[0]) != 0).any()
 
 
+def test_stars_are_standardised():
+    """Labels and their variances in units of the scatter; what is missing counts for nothing."""
+    stars = synthetic(50, missing=0.2)
+    error = np.random.default_rng(1).uniform(0.1, 2.0, stars.labels.shape)
+    stars = dataclasses.replace(stars, label_error=error)
+    scaling = batches.scaling_of(stars)
+    batch = batches.batch_of(stars, scaling)
+    known = np.isfinite(stars.labels)
+    mean, std = np.nanmean(stars.labels, axis=0), np.nanstd(stars.labels, axis=0)
+    y = np.where(known, (stars.labels - mean) / std, 0.0)
+    np.testing.assert_allclose(batch.y, y, atol=2e-5)
+    np.testing.assert_array_equal(batch.present, known)
+    np.testing.assert_allclose(batch.variance, error**2 / std**2, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(batch.x).mean(axis=0), 0.0, atol=1e-5)
+
+
+def test_a_training_never_sees_the_stars_that_judge_it(monkeypatch):
+    """Held-out stars choose the epoch and set the calibration: none is learned from."""
+    kept = []
+
+    def fit(key, network, loss, data, *, validation, **rest):
+        kept.append((data[0], validation[0]))
+        return network, None
+
+    monkeypatch.setattr(training, "fit", fit)
+    sizes = dataclasses.replace(SMALL, dropout=0.0)
+    stars = synthetic(400)
+    found, _ = st.train(
+        jax.random.key(0), stars, "bcnn", progress=False,
+        settings=dataclasses.replace(settings(), architecture=sizes),
+    )  # fmt: skip
+    ((learned, held),) = kept
+    rows = [{tuple(row) for row in np.asarray(part.y)} for part in (learned, held)]
+    assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == 400
+    assert len(rows[1]) == 40 and found.record.stars == 360
+    np.testing.assert_allclose(np.asarray(learned.x).mean(axis=0), 0.0, atol=1e-5)
+    # figures and calibration are those of the stars kept apart
+    std = np.asarray(found.scaling.std)
+    out = jax.jit(jax.vmap(lambda x: networks.run(found.members[0], x)))(jnp.asarray(held.x))
+    gap = std * (np.asarray(out.value) - held.y)
+    for j, name in enumerate(LABELS):
+        median, scatter = found.record.validation[name]
+        assert median == pytest.approx(np.median(gap[:, j]), rel=1e-3)
+        assert scatter == pytest.approx(st.robust_scatter(gap[:, j]), rel=1e-3)
+    size = np.asarray(found.calibration) * std * np.exp(0.5 * np.asarray(out.log_variance))
+    inside = np.mean(np.abs(gap) < np.hypot(size, 1e-3), axis=0)
+    np.testing.assert_allclose(inside, 0.683, atol=0.03)
+
+
 def test_weight_decay_acts():
     """A strong one leaves little of the weights, which a training without would make larger."""
     strong = settings(l2=10.0)

@@ -101,6 +101,28 @@ def test_errors_of_the_labels_do_not_count_as_the_networks(trained):
     np.testing.assert_allclose(found.calibration, exact.calibration, rtol=0.12)
 
 
+def test_one_star_in_a_thousand_of_the_training_is_beyond_its_reach():
+    """And a star that lies in a direction that none of the training took is far."""
+    stars = synthetic(2000)
+    scaling = batches.scaling_of(stars)
+    net = networks.init(jax.random.key(1), "bcnn", PIXELS, LABELS, architecture=SMALL)
+    reach = prediction.reach_of(net, scaling, stars.flux)
+
+    def features(flux):
+        return networks.run(net, scaling.inputs(flux)).last[0]
+
+    away = jax.jit(jax.vmap(lambda f: reach.distance(features(f))))(jnp.asarray(stars.flux))
+    assert 1 <= (np.asarray(away) > 1).sum() <= 3
+    h = np.asarray(jax.vmap(features)(jnp.asarray(stars.flux)), float)
+    gap = h - h.mean(axis=0)
+    cov = np.cov(h.T)
+    floor = 1e-3 * np.trace(cov) / len(cov)
+    values, vectors = np.linalg.eigh(cov)
+    mahalanobis = np.sqrt(((gap @ vectors) ** 2 / np.maximum(values, floor)).sum(axis=1))
+    expected = mahalanobis / np.quantile(mahalanobis, 0.999)
+    np.testing.assert_allclose(away, expected, rtol=2e-2, atol=1e-3)
+
+
 def test_a_laplace_layer_needs_the_labels_of_the_training(trained):
     stars = synthetic(40)
     bare = st.spectra(stars.wave, stars.flux, stars.error)
