@@ -23,9 +23,8 @@ def test_the_loss_is_the_evidence_lower_bound():
     keys = jax.random.split(jax.random.key(2), 4000)
     loss = jax.jit(jax.vmap(lambda k: autoencoder._bound(weights, sizes, k, x, weight)))(keys)
     z = mean + std * np.random.default_rng(0).normal(size=(4000, 2))
-    decoded = jax.vmap(
-        lambda z: mlp.apply(weights.decoder, z, autoencoder.ACTIVATION)
-    )(jnp.asarray(z, jnp.float32))
+    decode = jax.vmap(lambda z: mlp.apply(weights.decoder, z, autoencoder.ACTIVATION))
+    decoded = decode(jnp.asarray(z, jnp.float32))
     misfit = norm.logpdf(x, decoded, 1.0) - norm.logpdf(0.0)
     divergence = norm.logpdf(z, mean, std) - norm.logpdf(z)
     each = -(np.asarray(weight) ** 2 * misfit).sum(axis=1) + divergence.sum(axis=1)

@@ -61,8 +61,10 @@ class Relation(NamedTuple):
 
 
 class StellarMasses(NamedTuple):
-    """log10 median stellar mass in Msun at peak masses of 10^11 to 10^14 Msun, by `MASSES`; the mean
-    of a log-normal scatter of s dex is 1.15 s^2 dex above it."""
+    """log10 median stellar mass in Msun at peak masses of 10^11 to 10^14 Msun, by `MASSES`.
+
+    The mean of a log-normal scatter of s dex is 1.15 s^2 dex above it.
+    """
 
     log_mass_at_11: Array
     log_mass_at_12: Array
