@@ -88,14 +88,17 @@ def test_killed_without_warning_while_writing(inputs, tmp_path):
     program = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import h5py
 from fake_engine import FakeEngine
+from jaxsed import files
+from jaxsed.catalog import writer
 from jaxsed.catalog.run import fit_catalog
+
+writer.PART_SECONDS = 0.0
 
 class Dies(FakeEngine):
     def __call__(self, *arguments):
         if len(self.calls) == 1:
-            h5py.File = lambda path, mode: (open(path, "wb").write(b"half"), os._exit(9))
+            files._to_disk = lambda path: (path.write_bytes(b"half"), os._exit(9))
         return super().__call__(*arguments)
 
 fit_catalog({str(config)!r}, {str(catalog)!r}, {str(output)!r}, engine=Dies(), progress=False)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsed import checks, infer
+from jaxsed import checks, files, infer
 from jaxsed.emulators import load_emulator
 from jaxsed.infer import amortised as am
 from jaxsed.infer import chains
@@ -221,7 +221,7 @@ def write(found: dict[str, Any], folder: Path) -> None:
         figures = found[name]
         kept[name] = {k: v for k, v in figures.items() if k != "ranks"}
         picture = plots.rank_histograms(figures["ranks"], KEEP, p_values=figures["sbc_pvalue"])
-        picture.savefig(folder / f"ranks_{name.replace('+', '_')}.png", dpi=150)
+        plots.save_figure(picture, folder / f"ranks_{name.replace('+', '_')}.png", dpi=150)
     # Those of the posteriors as they are used.
     kept |= {k: kept["flow+is"][k] for k in ("sbc_pvalue", "tarp_max_error", "pp_max_deviation")}
-    (folder / "calibration.json").write_text(json.dumps(kept, indent=1))
+    files.write_text(folder / "calibration.json", json.dumps(kept, indent=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,8 +25,9 @@ class ChunkResult(NamedTuple):
     theta: Mapping[str, Array]  # the sampled parameters
     derived: Mapping[str, Array]  # what follows from them
     log_density: Array  # [n, chain, draw]
-    chi2: Array  # [n], of the best draw
-    n_bands: Array  # [n], bands in the likelihood
+    chi2: Array  # [n], of the best draw, detections only
+    n_bands: Array  # [n], bands in the likelihood, upper limits included
+    n_detected: Array  # [n], those of them that enter chi2
     rhat_max: Array  # [n]
     ess_bulk_min: Array  # [n]
     ess_tail_min: Array  # [n]
@@ -43,8 +44,18 @@ class ChunkResult(NamedTuple):
     per_galaxy: Mapping[str, Array] = {}  # [n, ...], such as the time axis of a history
 
 
+Keep = Callable[[Array, Callable[[Array], ChunkResult]], Any]
+"""``keep(finished, result)``: positions in the chunk, and their results as a function of them."""
+
+
 class Engine(Protocol):
-    """Fits one chunk.  It may have `provenance`, a mapping of names to text or numbers."""
+    """Fits one chunk.
+
+    It may have `provenance`, a mapping of names to text or numbers; `notes`, lines about what was
+    left out; ``prepare(redshift)``, called once with the redshifts of all galaxies; and
+    `in_parts`, which if true says that it takes an argument ``keep`` (see `Keep`) and calls it from
+    time to time with the galaxies that are finished, so that a killed run loses few of them.
+    """
 
     def __call__(
         self, ids: Sequence[str], observations: Observations, seeds: NDArray[np.uint32]
@@ -89,13 +100,14 @@ def stored(result: ChunkResult, row_flag: Array, draws: int) -> dict[str, Array]
         ess_tail_min=result.ess_tail_min,
         divergences=result.divergences,
         chi2=result.chi2,
-        n_bands=result.n_bands,
+        n_detected=result.n_detected,
         finite=finite,
     )
     tree: dict[str, Array] = {
         "draws/log_density": thin(log_density, draws).astype(np.float32),
         "predicted_flux": np.asarray(result.predicted_flux, np.float32),
         "diagnostics/n_bands": np.asarray(result.n_bands, np.int64),
+        "diagnostics/n_detected": np.asarray(result.n_detected, np.int64),
         "diagnostics/divergences": np.asarray(result.divergences, np.int64),
         "diagnostics/method": np.array(result.method, "S32"),
         "diagnostics/support": np.array(result.support, "S48"),

@@ -13,7 +13,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsed import infer, params
-from jaxsed.catalog.chunk import PERCENTILES, ChunkResult
+from jaxsed.catalog.chunk import PERCENTILES, ChunkResult, Keep
 from jaxsed.catalog.config import Config
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
@@ -64,6 +64,8 @@ def make_engine(
 
 class Engine:
     """Fits chunks of galaxies; compiled code is kept from one chunk to the next."""
+
+    in_parts = True
 
     def __init__(self, config, filters, *, train, report):
         self.config = config
@@ -145,10 +147,12 @@ class Engine:
         bands = [f.name for f in self.filters]
         names = getattr(self.predictor.forward, "band_names", bands)
         self.flow = find_flow(self.config, names, free_redshift=self.free_redshift)
+        self.provenance["flow_checksum"] = "none" if self.flow is None else self.flow.checksum()
         if self.flow is None:
             self.method = "hmc"
             self.report("no shipped flow knows these bands: all galaxies are sampled by hmc")
         else:
+            self.provenance["flow"] = self.flow.record.text
             self.report(f"flow: {self.flow.record.text}")
 
     @property
@@ -162,7 +166,11 @@ class Engine:
         return self._predictor
 
     def __call__(
-        self, ids: Sequence[str], observations: Observations, seeds: NDArray[np.uint32]
+        self,
+        ids: Sequence[str],
+        observations: Observations,
+        seeds: NDArray[np.uint32],
+        keep: Keep | None = None,
     ) -> ChunkResult:
         """Fit n galaxies; see `jaxsed.catalog.chunk.Engine`."""
         if self._predictor is None:
@@ -188,7 +196,24 @@ class Engine:
         samples = infer.sample(
             keys, problem, method=self.method, settings=self.settings,
             derive=predictor.physics, amortised=self.flow, report=self._progress,
+            keep=None if keep is None else lambda finished, of: keep(
+                finished, lambda rows: self._result(
+                    of(rows), jax.tree.map(lambda a: a[rows], data), observations.rows(rows),
+                    kind[rows], modelled[rows],
+                ),
+            ),
         )  # fmt: skip
+        return self._result(samples, data, observations, kind, modelled)
+
+    def _result(
+        self,
+        samples: infer.Samples,
+        data: Any,
+        observations: Observations,
+        kind: np.ndarray,
+        modelled: np.ndarray,
+    ) -> ChunkResult:
+        """What is told of galaxies that are sampled; all arguments are of these galaxies."""
         d = samples.diagnostics
         return ChunkResult(
             theta=self._sampled(samples.theta),
@@ -210,7 +235,7 @@ class Engine:
             method=samples.method,
             flag=self._flags(samples, data, observations.kind),
             predicted_flux=self._predicted(samples.flux, modelled),
-            per_galaxy={"sfh_age": self._sfh_age(len(ids))},
+            per_galaxy={"sfh_age": self._sfh_age(len(kind))},
         )
 
     def modelled(self, observations: Observations) -> np.ndarray:

@@ -16,6 +16,7 @@ from astropy.table import Table
 from jaxsed import files, halos, plots
 from jaxsed.catalog.errors import told
 from jaxsed.catalog.progress import checkpoint_of, counter, forget_checkpoints, told_of
+from jaxsed.catalog.results import check_table_path, save_table
 from jaxsed.halos import baselines, forest, model
 from jaxsed.halos.model import BoxFlag, MassFunctions, flag_text
 
@@ -81,12 +82,13 @@ def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) 
 
     Raises JaxsedError for files that are not as expected.
     """
+    check_table_path(table)
     with told():
         boxes = halos.read_halos(data)
         load: Any = baselines.load if files.kind(path) == baselines.KIND else model.load
         fitted = load(path)
         found = fitted.predict(boxes, progress=counter(progress, "boxes"))
-    mass_table(boxes.ids, fitted.record.edges, found).write(table, overwrite=True)
+    save_table(mass_table(boxes.ids, fitted.record.edges, found), table)
     counts = Counter(flag_text(bit) for f in found.flag for bit in BoxFlag if f & bit)
     good = int((found.flag == 0).sum())
     return [
@@ -126,11 +128,10 @@ def forest_file(
     output.mkdir(parents=True, exist_ok=True)
     grown.save(output / "forest.h5")
     figures = grown.figures
-    (output / "forest.json").write_text(json.dumps(figures, indent=1))
-    plots.stellar_masses(truth, found).savefig(output / "stellar_masses.png")
-    plots.importances(figures["importance"], figures["permutation"]).savefig(
-        output / "importances.png"
-    )
+    files.write_text(output / "forest.json", json.dumps(figures, indent=1))
+    plots.save_figure(plots.stellar_masses(truth, found), output / "stellar_masses.png")
+    shares = plots.importances(figures["importance"], figures["permutation"])
+    plots.save_figure(shares, output / "importances.png")
     ranked = sorted(figures["importance"].items(), key=lambda pair: -pair[1])
     return [
         f"{figures['halos'][1]} halos it never saw: R2 {figures['r2']:.3f}, scatter "

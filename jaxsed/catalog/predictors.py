@@ -231,7 +231,7 @@ def make_predictor(
         path, emulator = found
         chosen, reason = _prefer(emulator, physics, config.likelihood.error_floor, wanted)
         if chosen:
-            return _emulated(path, emulator, physics, reachable, reason)
+            return _emulated(path, emulator, physics, grid, reachable, reason)
     else:
         reason = "no emulator covers these bands and redshifts"
     if wanted == "physics":
@@ -241,7 +241,7 @@ def make_predictor(
     return Predictor(physics, physics, "physics", zeros, None, reachable, provenance, reason)
 
 
-def _emulated(path, emulator, physics, reachable, reason) -> Predictor:
+def _emulated(path, emulator, physics, grid, reachable, reason) -> Predictor:
     sigma = np.asarray(emulator.error_ab.sigma, float)
     covariance = np.asarray(emulator.error_ab.covariance, float)
     scale = np.sqrt(np.diag(covariance))
@@ -251,6 +251,7 @@ def _emulated(path, emulator, physics, reachable, reason) -> Predictor:
         "emulator": path.name,
         "emulator_checksum": hashlib.sha256(path.read_bytes()).hexdigest(),
         "ssp": emulator.record.ssp,
+        "ssp_checksum": _digest(grid),  # derived quantities are of the physics
     }
     return Predictor(
         emulator, physics, "emulator", sigma, correlation, reachable, provenance, reason
@@ -302,4 +303,8 @@ def _content(emulator: PhotometricEmulator) -> str:
 
 
 def _digest(grid: SSPGrid) -> str:
-    return hashlib.sha256(np.ascontiguousarray(np.asarray(grid.lnu)).tobytes()).hexdigest()
+    sha = hashlib.sha256()
+    for name in ("log_z", "log_age", "wave", "lnu", "mass_surviving", "log_nlyc"):
+        values = getattr(grid, name)
+        sha.update(name.encode() if values is None else np.asarray(values).tobytes())
+    return sha.hexdigest()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsed import files
 from jaxsed.catalog import flags
 from jaxsed.catalog.errors import JaxsedError, nearest
 from jaxsed.catalog.writer import check_writable, open_results
+from jaxsed.reading import hdf5
 
 if TYPE_CHECKING:
-    from astropy.table import QTable
+    from astropy.table import QTable, Table
 
 Array = NDArray[Any]
 
@@ -38,8 +40,9 @@ DESCRIPTIONS = {
     "log_z_mw": "log10 of the mass-weighted metallicity / solar",
     "t_age_mw": "mass-weighted age",
     "a_v": "attenuation at 5500 Angstrom",
-    "chi2": "chi2 of the best draw",
-    "n_bands": "bands in the likelihood",
+    "chi2": "chi2 of the best draw, of the bands with a detection",
+    "n_bands": "bands in the likelihood, upper limits included",
+    "n_detected": "bands with a detection: those that enter chi2",
     "rhat_max": "largest rank-normalised R-hat of a parameter",
     "ess_bulk_min": "smallest bulk effective sample size",
     "ess_tail_min": "smallest tail effective sample size",
@@ -63,6 +66,38 @@ def check_table_path(path: Path) -> None:
     check_writable(path)
 
 
+def check_table_holds(path: Path, name: str, ids: Array) -> None:
+    """Raise JaxsedError where the format of a summary table cannot hold the id column."""
+    from astropy.table import Table
+
+    suffix = path.suffix.lower()
+    buffer: Any = io.BytesIO() if suffix == ".fits" else io.StringIO()
+    try:
+        Table({name: ids}).write(buffer, format=TABLE_FORMATS[suffix])
+    # astropy's writers raise nearly anything for what they cannot write
+    except Exception as error:
+        raise JaxsedError(
+            f"the table {str(path)!r}: {suffix} cannot hold the id column {name!r} ({error}). Give "
+            "a table that ends with .ecsv."
+        ) from error
+
+
+def save_table(table: Table, path: Path) -> None:
+    """Write a table, whole or not at all, in the format that the suffix names."""
+    with files.replacing(path) as new:
+        table.write(new, format=TABLE_FORMATS[path.suffix.lower()], overwrite=True)
+
+
+def _per_row(file: hdf5.Reader, group: str, n: int) -> dict[str, Array]:
+    """The datasets of a group, whose first axis is the row; empty if there is no such group."""
+    found = {}
+    for name in file.names(group) if group in file else []:
+        full = f"{group}/{name}"
+        shape = file.shape(full) or ()
+        found[name] = file.array(full, kinds=f"{hdf5.NUMBERS}S", shape=(n, *shape[1:]))
+    return found
+
+
 class Results:
     """A finished run.  Arrays are read when asked for; row order is that of the input table.
 
@@ -81,30 +116,37 @@ class Results:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with open_results(self.path) as file:
-            catalog = file["catalog"]
-            self.ids: Array = catalog["id"].asstr()[:]
-            self._id_name = str(catalog.attrs["id_name"])
-            values = catalog["id_values"]
+            self.ids: Array = file.texts("catalog/id")
+            n = len(self.ids)
+            self._id_name = file.text_attribute("id_name", "catalog")
             self._id_values = (
-                values.asstr()[:].astype("U")
-                if h5py.check_string_dtype(values.dtype)
-                else values[:]
+                file.texts("catalog/id_values", shape=(n,)).astype("U")
+                if file.is_text("catalog/id_values")
+                else file.array("catalog/id_values", shape=(n,))
             )
-            self.band_names = tuple(str(name) for name in catalog.attrs["band_names"])
-            self.notes = tuple(str(note) for note in catalog.attrs["notes"])
-            self.band_wave: Array = catalog["band_wave"][:]
-            self.redshift: Array = catalog["redshift"][:]
-            self.flux: Array = catalog["flux"][:]
-            self.error: Array = catalog["error"][:]
-            self.kind: Array = catalog["kind"][:]
-            self.flags: Array = file["diagnostics/flag"][:]
-            group = file["provenance"]
-            self.provenance: dict[str, Any] = dict(group.attrs)
-            for name, item in group.items():
-                text = h5py.check_string_dtype(item.dtype)
-                self.provenance[name] = item.asstr()[()] if text else item[()]
-            self._summaries = {name: item[:] for name, item in file.get("summary", {}).items()}
-            self._diagnostics = {name: item[:] for name, item in file["diagnostics"].items()}
+            names, notes = (file.attribute(name, "catalog", ()) for name in ("band_names", "notes"))
+            self.band_names = tuple(str(name) for name in np.atleast_1d(names))
+            self.notes = tuple(str(note) for note in np.atleast_1d(notes))
+            bands = (len(self.band_names),)
+            self.band_wave: Array = file.array("catalog/band_wave", shape=bands)
+            self.redshift: Array = file.array("catalog/redshift", shape=(n,))
+            self.flux, self.error, self.kind = (
+                file.array(f"catalog/{name}", shape=(n, *bands))
+                for name in ("flux", "error", "kind")
+            )
+            self.flags: Array = file.array("diagnostics/flag", kinds="iu", shape=(n,))
+            self.provenance: dict[str, Any] = {
+                name: file.attribute(name, "provenance")
+                for name in file.attribute_names("provenance")
+            }
+            for name in file.names("provenance"):
+                full = f"provenance/{name}"
+                read = file.text if file.is_text(full) else file.array
+                self.provenance[name] = read(full)
+            self._summaries = _per_row(file, "summary", n)
+            self._diagnostics = _per_row(file, "diagnostics", n)
+            # files of older versions count upper limits among the bands of chi2
+            self._diagnostics.setdefault("n_detected", self._diagnostics["n_bands"])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -151,7 +193,8 @@ class Results:
         if int(self.flags[row]) & flags.NOT_FITTED:
             raise JaxsedError(f"row {row} (id {self.ids[row]!r}): {flags.text(self.flags[row])}.")
         with open_results(self.path) as file:
-            return {name: item[row] for name, item in file.get(group, {}).items()}
+            names = file.names(group) if group in file else []
+            return {name: file.row(f"{group}/{name}", row) for name in names}
 
     def draws(self, id: Any = None, *, row: int | None = None) -> dict[str, Array]:
         """Stored draws of one galaxy: name -> [chain, draw], or [chain, draw, k] for a vector.
@@ -165,7 +208,7 @@ class Results:
         """Log density of the stored draws of one galaxy [chain, draw]."""
         row = self.row(id) if row is None else row
         with open_results(self.path) as file:
-            return file["draws/log_density"][row]
+            return file.row("draws/log_density", row)
 
     def per_galaxy(self, id: Any = None, *, row: int | None = None) -> dict[str, Array]:
         """What has one value per galaxy, not per draw, such as the time axis of a history."""
@@ -177,7 +220,7 @@ class Results:
         with open_results(self.path) as file:
             if "predicted_flux" not in file:
                 return np.full((len(self), 3, len(self.band_names)), np.nan, np.float32)
-            return file["predicted_flux"][:]
+            return file.array("predicted_flux", shape=(len(self), 3, len(self.band_names)))
 
     def to_arviz(self, id: Any = None, *, row: int | None = None) -> Any:
         """One galaxy as arviz InferenceData (a DataTree from arviz 1.0 on)."""
@@ -210,7 +253,10 @@ class Results:
             values = self._summaries.get(name, np.full((len(self), 3), np.nan, np.float32))
             for k, suffix in enumerate(("p16", "p50", "p84")):
                 self._add(table, f"{name}_{suffix}", values[:, k], name)
-        for name in ("chi2", "n_bands", "rhat_max", "ess_bulk_min", "ess_tail_min", "divergences"):
+        for name in (
+            "chi2", "n_bands", "n_detected", "rhat_max", "ess_bulk_min", "ess_tail_min",
+            "divergences",
+        ):  # fmt: skip
             values = self._diagnostics.get(name, np.full(len(self), np.nan, np.float32))
             self._add(table, name, values, name)
         for name in ("log_evidence", "log_evidence_error", "importance_ess", "khat"):
@@ -229,8 +275,8 @@ class Results:
     def _tabulated(self) -> list[str]:
         """The quantities every table has, then the model's further scalar derived ones."""
         with open_results(self.path) as file:
-            derived = list(file.get("draws/derived", {}))
-        further = [name for name in derived if self._summaries[name].ndim == 2]
+            derived = file.names("draws/derived") if "draws/derived" in file else []
+        further = [name for name in derived if np.ndim(self._summaries.get(name)) == 2]
         if "redshift" in self._summaries and np.isnan(self.redshift).all():
             further.append("redshift")
         return [*QUANTITIES, *(name for name in further if name not in QUANTITIES)]
@@ -255,9 +301,7 @@ class Results:
                 plain[name] = np.asarray(column.value)
                 plain[name].unit = column.unit
                 plain[name].description = column.info.description
-        new = path.with_name(path.stem + ".new" + path.suffix)
-        plain.write(new, format=TABLE_FORMATS[path.suffix.lower()], overwrite=True)
-        new.replace(path)
+        save_table(plain, path)
 
 
 def load_results(path: str | Path) -> Results:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import jaxsed
-from jaxsed.catalog.chunk import Engine, stored
+from jaxsed.catalog.chunk import ChunkResult, Engine, stored
 from jaxsed.catalog.config import Config, load_config
-from jaxsed.catalog.errors import JaxsedError
+from jaxsed.catalog.errors import JaxsedError, told
 from jaxsed.catalog.flags import NOT_FITTED
-from jaxsed.catalog.results import Results, check_table_path, load_results
+from jaxsed.catalog.results import (
+    Results,
+    check_table_holds,
+    check_table_path,
+    load_results,
+)
 from jaxsed.catalog.tables import Observations, read_catalog
 from jaxsed.catalog.writer import ResultWriter, check_output
 
@@ -70,20 +76,29 @@ def _effective_wave(curve: Filter) -> float:
     return float(np.trapezoid(wave * trans, wave) / np.trapezoid(trans, wave))
 
 
-def _checksum(*arrays: Any) -> str:
+def _checksum(**arrays: Any) -> str:
+    """SHA-256 of named arrays, with their shapes and types."""
     digest = hashlib.sha256()
-    for array in arrays:
-        array = np.ascontiguousarray(array)
+    for name, values in arrays.items():
+        array = np.ascontiguousarray(values)
         if array.dtype.kind == "U":  # the width of a text column is no part of the content
-            digest.update("\n".join(array.tolist()).encode())
+            content, kind = json.dumps(array.tolist()).encode(), "text"
         else:
-            digest.update(array.tobytes())
+            content, kind = array.tobytes(), array.dtype.str
+        digest.update(f"|{name} {kind} {array.shape} ".encode() + content)
     return digest.hexdigest()
 
 
 def _catalog_checksum(observations: Observations) -> str:
-    o = observations
-    return _checksum(o.id, o.redshift, o.flux, o.error, o.kind)
+    """Of all that decides what is fitted; names of columns are in the configuration."""
+    names = ("id", "redshift", "flux", "error", "kind", "flag")
+    return _checksum(**{name: getattr(observations, name) for name in names})
+
+
+def _filter_checksum(filters: Sequence[Filter]) -> str:
+    return _checksum(
+        **{f"{k} {a}": getattr(f, a) for k, f in enumerate(filters) for a in ("wave", "trans")}
+    )
 
 
 def _engine_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,59 +139,89 @@ def fit_catalog(
     if output.exists() and catalog.exists() and output.samefile(catalog):
         raise JaxsedError(f"the output {str(output)!r} is the catalogue itself.")
     if table is not None:
-        check_table_path(Path(table))
-        if Path(table).exists() and not (resume or overwrite):
+        table = Path(table)
+        check_table_path(table)
+        if table.exists() and not (resume or overwrite):
             raise JaxsedError(f"the table {str(table)!r} exists: --overwrite replaces it.")
-        if catalog.exists() and Path(table).exists() and Path(table).samefile(catalog):
+        if catalog.exists() and table.exists() and table.samefile(catalog):
             raise JaxsedError(f"the table {str(table)!r} is the catalogue itself.")
-    if not isinstance(config, Config):
-        config = load_config(config)
-    observations = read_catalog(catalog, config)
-    filters = load_filters(config)
     say = _speaker(progress)
-    for note in observations.notes:
-        say(note)
+    with ResultWriter(output, resume=resume, overwrite=overwrite, report=say) as writer:
+        if not isinstance(config, Config):
+            config = load_config(config)
+        observations = read_catalog(catalog, config)
+        filters = load_filters(config)
+        for note in observations.notes:
+            say(note)
+        if table is not None:
+            check_table_holds(table, observations.id_name, observations.id_values)
+        writer.agree(
+            {
+                "jaxsed version": jaxsed.__version__,
+                "configuration": config.checksum(),
+                "catalogue": _catalog_checksum(observations),
+                "filters": _filter_checksum(filters),
+                "seed": seed,
+            }
+        )
+        if writer.finished:
+            say(f"{output} is complete.")
+        else:
+            _fit(
+                engine, observations, config, filters, writer,
+                catalog=catalog, seed=seed, train=train, progress=progress, say=say,
+            )  # fmt: skip
+        results = load_results(output)
+        if table is not None:
+            try:
+                results.write_table(table)
+            except OSError as error:
+                raise JaxsedError(
+                    f"cannot write {str(table)!r}: {error.strerror or error}. The results are "
+                    f"complete in {str(output)!r}: when this is mended, the same command with "
+                    "--resume writes the table."
+                ) from error
+    return results
 
-    writer = ResultWriter(output, resume=resume, overwrite=overwrite)
-    writer.agree(
-        {
-            "jaxsed version": jaxsed.__version__,
-            "configuration": config.checksum(),
-            "catalogue": _catalog_checksum(observations),
-            "filters": _checksum(*(a for f in filters for a in (f.wave, f.trans))),
-            "seed": seed,
-        }
-    )
-    if writer.finished:
-        say(f"{output} is complete.")
-    else:
-        if engine is None:
+
+def _fit(
+    engine: Engine | None,
+    observations: Observations,
+    config: Config,
+    filters: Sequence[Filter],
+    writer: ResultWriter,
+    *,
+    catalog: Path,
+    seed: int,
+    train: bool,
+    progress: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Fit what has no result yet, and join all of it to the output file."""
+    fitted = (observations.flag & int(NOT_FITTED)) == 0
+    if engine is None:
+        with told():  # the builders' own messages are for the user
             engine = _default_engine(config, filters, train=train, report=say)
-            fitted = (observations.flag & int(NOT_FITTED)) == 0
             if fitted.any() and hasattr(engine, "prepare"):
                 engine.prepare(observations.redshift[fitted])
-        provenance = dict(getattr(engine, "provenance", {}))
-        writer.agree(_engine_identity(provenance))
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        _fit_chunks(engine, observations, config, writer, seed=seed, progress=progress)
-        writer.finish(
-            observations,
-            {
-                "jaxsed_version": jaxsed.__version__,
-                "config": config.text,
-                "catalog_path": str(catalog.resolve()),
-                "seed": seed,
-                "date": started,
-                **_environment(),
-                **writer.identity,
-                **provenance,
-            },
-            waves=[_effective_wave(f) for f in filters],
-        )
-    results = load_results(output)
-    if table is not None:
-        results.write_table(table)
-    return results
+    provenance = dict(getattr(engine, "provenance", {}))
+    writer.agree(_engine_identity(provenance), complete=True)
+    waves = [_effective_wave(f) for f in filters]
+    described = {
+        "jaxsed_version": jaxsed.__version__,
+        "config": config.text,
+        "catalog_path": str(catalog.resolve()),
+        "seed": seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_environment(),
+        **writer.identity,
+        **provenance,
+    }
+    writer.rehearse(observations, described, waves=waves)
+    kept = writer.kept(fitted)
+    _fit_chunks(engine, observations, config, writer, kept, seed=seed, progress=progress)
+    notes = (*observations.notes, *getattr(engine, "notes", ()))
+    writer.finish(observations._replace(notes=notes), described, waves=waves)
 
 
 def _default_engine(
@@ -184,12 +229,7 @@ def _default_engine(
 ) -> Engine:
     from jaxsed.catalog.engine import make_engine
 
-    try:
-        return make_engine(config, filters, train=train, report=report)
-    except JaxsedError:
-        raise
-    except ValueError as error:  # the builders' own messages are for the user
-        raise JaxsedError(str(error)) from error
+    return make_engine(config, filters, train=train, report=report)
 
 
 def _environment() -> dict[str, str]:
@@ -208,35 +248,81 @@ def _fit_chunks(
     observations: Observations,
     config: Config,
     writer: ResultWriter,
+    kept: NDArray[np.bool_],
     *,
     seed: int,
     progress: bool,
 ) -> None:
-    """Fit the rows that can be fitted, a chunk at a time, leaving out chunks already kept."""
-    rows = np.flatnonzero((observations.flag & int(NOT_FITTED)) == 0)
+    """Fit the rows that can be fitted, a chunk at a time, but those that are `kept` [row]."""
+    fitted = (observations.flag & int(NOT_FITTED)) == 0
+    rows = np.flatnonzero(fitted & ~kept)
     size = config.sampler.chunk
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    with _progress(len(rows), progress) as advance:
-        for number, chunk in enumerate(chunks):
-            if writer.has(number):
-                advance(len(chunk), 0.0)
-                continue
-            part = observations.rows(chunk)
-            clock = time.perf_counter()
-            ids = [str(name) for name in part.id]
+    with _progress(int(fitted.sum()), progress) as advance, _compile_time() as compiling:
+        if kept.any():
+            advance(int(kept.sum()), 0.0)
+        for chunk in chunks:
             try:
-                with _compile_time() as compiling:
-                    result = engine(ids, part, seeds_of(seed, ids, part.occurrence))
+                _fit_chunk(engine, observations, config, writer, chunk, seed, advance, compiling)
             except BaseException as error:
                 error.add_note(
-                    f"While fitting rows {chunk[0]} to {chunk[-1]}. Finished chunks are kept in "
+                    f"While fitting rows {chunk[0]} to {chunk[-1]}. Finished galaxies are kept in "
                     f"{str(writer.parts)!r}: --resume continues from them."
                 )
+                with suppress(JaxsedError):  # the first error is the one to tell
+                    writer.flush()
                 raise
-            seconds = time.perf_counter() - clock
-            tree = stored(result, part.flag, config.output.draws)
-            writer.write(number, chunk, tree, seconds=seconds, compiling=sum(compiling))
-            advance(len(chunk), seconds)
+        writer.flush()
+
+
+def _fit_chunk(
+    engine: Engine,
+    observations: Observations,
+    config: Config,
+    writer: ResultWriter,
+    chunk: NDArray[np.int64],
+    seed: int,
+    advance: Callable[[int, float], None],
+    compiling: list[float],
+) -> None:
+    """Fit some rows; those that are finished early are handed over while the others are fitted."""
+    part = observations.rows(chunk)
+    ids = [str(name) for name in part.id]
+    left = np.ones(len(chunk), bool)
+    clock = time.perf_counter()
+
+    def add(places: NDArray[Any], result: ChunkResult) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        tree = stored(result, part.flag[places], config.output.draws)
+        writer.add(chunk[places], tree, seconds=now - clock, compiling=sum(compiling))
+        left[places] = False
+        advance(len(places), now - clock)
+        compiling.clear()
+        clock = now
+
+    def keep(finished: NDArray[Any], result: Callable[[NDArray[Any]], ChunkResult]) -> None:
+        new = finished[left[finished]]
+        if len(new) and writer.due():
+            add(new, result(new))
+
+    options = {"keep": keep} if getattr(engine, "in_parts", False) else {}
+    result = engine(ids, part, seeds_of(seed, ids, part.occurrence), **options)
+    if left.any():
+        add(np.flatnonzero(left), _rows_of(result, left))
+
+
+def _rows_of(result: ChunkResult, rows: NDArray[np.bool_]) -> ChunkResult:
+    """Some galaxies of a result."""
+    if rows.all():
+        return result
+
+    def cut(values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: np.asarray(value)[rows] for name, value in values.items()}
+        return np.asarray(values)[rows]
+
+    return ChunkResult(*map(cut, result))
 
 
 @contextmanager
@@ -272,9 +358,9 @@ def _speaker(progress: bool) -> Callable[[str], None]:
 def rate_and_rest(
     done: Sequence[tuple[int, float]], remaining: int
 ) -> tuple[float | None, float | None]:
-    """Galaxies per second and seconds left, from (galaxies, seconds) of the chunks so far.
+    """Galaxies per second and seconds left, from (galaxies, seconds) of the parts so far.
 
-    The first chunk holds the compilation, so it counts only while it is the only one.
+    The first part holds the compilation, so it counts only while it is the only one.
     """
     timed = [(n, s) for n, s in done if s > 0]
     timed = timed[1:] or timed

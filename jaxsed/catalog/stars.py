@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from jaxsed import files, infer
 from jaxsed import stars as st
 from jaxsed.catalog.errors import told
 from jaxsed.catalog.progress import checkpoint_of, counter, forget_checkpoints, told_of
+from jaxsed.catalog.results import check_table_path, save_table
 from jaxsed.learn import History
 from jaxsed.stars import apogee, cannon, model
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
@@ -112,6 +112,7 @@ def predict_file(
 
     Raises JaxsedError for files that are not as expected.
     """
+    check_table_path(table)
     with told():
         stars = st.read_spectra(data)
         key = jax.random.key(seed)
@@ -125,7 +126,7 @@ def predict_file(
                 key, stars, draws=draws, flux_errors=flux_errors,
                 progress=counter(progress, "spectra"),
             )  # fmt: skip
-    labels_table(names, found).write(table, overwrite=True)
+    save_table(labels_table(names, found), table)
     counts = Counter(flag_text(1 << bit) for f in found.flag for bit in range(5) if f >> bit & 1)
     good = int((found.flag == 0).sum())
     return [
@@ -195,7 +196,5 @@ def read_files(
         error=np.concatenate([s.error for s in found]),
         flag=np.concatenate([s.flag for s in found]),
     )
-    st.write_spectra(output, joined)
-    with h5py.File(output, "a") as file:
-        file.create_dataset("file", data=names, dtype=h5py.string_dtype())
+    st.write_spectra(output, joined, names)
     return f"{len(joined)} spectra of {len(paths)} files: {output}"

@@ -19,9 +19,15 @@ __all__ = ["app", "cores", "main", "prepare_process"]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a `JaxsedError` is told in words, with exit status 1."""
+    """Run the command line; a `JaxsedError`, and a file that cannot be read or written, are told in
+    words, with exit status 1."""
     try:
         app(arguments)
     except JaxsedError as error:
         typer.echo(f"jaxsed: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # a defect
+            raise
+        typer.echo(f"jaxsed: {error.filename}: {error.strerror}", err=True)
         sys.exit(1)

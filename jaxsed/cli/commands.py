@@ -66,7 +66,7 @@ def fit(
         )
     except KeyboardInterrupt:
         typer.echo(
-            f"\nStopped. --resume continues {output} from the chunks that are done.", err=True
+            f"\nStopped. --resume continues {output} from the galaxies that are done.", err=True
         )
         raise typer.Exit(130) from None
     if not quiet:
@@ -87,12 +87,13 @@ def demo(
     from astropy.table import Table
 
     from jaxsed import plots
+    from jaxsed.catalog.results import save_table
     from jaxsed.catalog.run import fit_catalog
 
     output.mkdir(parents=True, exist_ok=True)
     catalog = output / "catalog.ecsv"
     with resources.as_file(resources.files("jaxsed.examples")) as folder:
-        Table.read(folder / "goodss.ecsv")[:galaxies].write(catalog, overwrite=True)
+        save_table(Table.read(folder / "goodss.ecsv")[:galaxies], catalog)
         results = fit_catalog(
             folder / "goodss.toml", catalog, output / "run.h5", output / "run.ecsv", overwrite=True
         )
@@ -170,6 +171,7 @@ def train(
     import jax
     from rich.console import Console
 
+    from jaxsed import files
     from jaxsed.catalog.config import load_config
     from jaxsed.catalog.predictors import COSMOLOGIES, load_grid
     from jaxsed.catalog.run import load_filters
@@ -188,10 +190,11 @@ def train(
         settings=dataclasses.replace(CACHE_SETTINGS, width=width, n_train=pairs, fit=fit),
         cosmology=COSMOLOGIES[settings.model.cosmology],
         birth_cloud_age=settings.model.birth_cloud_age,
+        igm=settings.model.igm,
         checkpoint=output.with_suffix(".checkpoint"),
     )
     emulator.save(output)
-    output.with_suffix(".md").write_text(model_card(emulator, f"Emulator for {config.name}"))
+    files.write_text(output.with_suffix(".md"), model_card(emulator, f"Emulator for {config.name}"))
     output.with_suffix(".checkpoint").unlink(missing_ok=True)
     Console().print(error_table(emulator))
 
@@ -238,7 +241,7 @@ def validate(
     else:
         figures = plots.spectrum_figures(outcome.spectrum)
     for name, figure in figures.items():
-        figure.savefig(output / f"{name}.png")
+        plots.save_figure(figure, output / f"{name}.png")
     Console(highlight=False).print(outcome.view)
     typer.echo(f"{len(outcome.paths)} tables and {len(figures)} pictures in {output}")
 
@@ -391,7 +394,7 @@ def cite(
 def info() -> None:
     """List the shipped emulators with their errors, and the other components with their sources."""
     prepare_process()
-    from importlib.resources import as_file, files
+    from importlib import resources
 
     import h5py
     from rich.console import Console
@@ -401,7 +404,7 @@ def info() -> None:
 
     emulators = Table("name", *(name.replace("_", " ") for name in Summary._fields[1:-1]), "MB")
     others = Table("file", "what", "MB", "checksum", "source")
-    with as_file(files("jaxsed") / "weights") as folder:
+    with resources.as_file(resources.files("jaxsed") / "weights") as folder:
         for path in sorted(folder.glob("*.h5")):
             try:
                 with h5py.File(path) as file:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed import files
 from jaxsed.magnitudes import to_arsinh
 
 Simulate = Callable[[Array, int], tuple[Array, ...]]
@@ -145,9 +145,8 @@ def _identity(key, n, widths, label) -> str:
 
 
 def _save_progress(folder: Path, identity: str, chunks: int, rows: int) -> None:
-    partial = folder / "pairs.json.partial"
-    partial.write_text(json.dumps({"identity": identity, "chunks": chunks, "rows": rows}))
-    os.replace(partial, folder / "pairs.json")
+    text = json.dumps({"identity": identity, "chunks": chunks, "rows": rows})
+    files.write_text(folder / "pairs.json", text)
 
 
 class Scaling(NamedTuple):

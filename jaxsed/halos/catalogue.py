@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from jaxsed import files
+from jaxsed.reading import hdf5
 
 V_PEAK = "v_peak"
 """The feature that every catalogue has."""
@@ -217,35 +217,39 @@ def read_halos(path: str | Path) -> Halos:
     Raises FileNotFoundError, and ValueError for a file that lacks something or whose arrays are not
     as `halos` wants them; the message names the file.
     """
-    with files.opened(path) as file:
+    with hdf5.opened(path) as file:
         lacking = [name for name in ("box", "position", V_PEAK) if name not in file]
         if lacking:
             raise ValueError(
-                f"{path}: no dataset {', '.join(lacking)}; it has {', '.join(sorted(file))}"
+                f"{path}: no dataset {', '.join(lacking)}; it has {', '.join(file.names()[:40])}"
             )
-        attributes = [name for name in ("box_size", "hubble") if name not in file.attrs]
+        known = file.attribute_names()
+        attributes = [name for name in ("box_size", "hubble") if name not in known]
         if attributes:
             raise ValueError(
                 f"{path}: no attribute {', '.join(attributes)}: give box_size in Mpc/h and hubble "
                 "in 100 km/s/Mpc"
             )
+        box = file.array("box", kinds="iu", shape=(None,))
+        position = file.array("position", shape=(box.size, 3))
         features = {
-            name: file[name][()]
-            for name in file
-            if name not in RESERVED and file[name].shape == file["box"].shape
+            name: file.array(name)
+            for name in file.names()
+            if name not in RESERVED and file.shape(name) == box.shape
         }
         optional = {
-            name: file[name][()] for name in ("stellar_mass", "sfr", "boxes") if name in file
-        }
-        return halos(
-            file["box"][()], file["position"][()], features, source=str(path),
-            box_size=float(file.attrs["box_size"]), hubble=float(file.attrs["hubble"]), **optional,
-        )  # fmt: skip
+            name: file.array(name, kinds="iu" if name == "boxes" else hdf5.NUMBERS, shape=(None,))
+            for name in ("stellar_mass", "sfr", "boxes") if name in file
+        }  # fmt: skip
+        size, hubble = (file.number_attribute(name) for name in ("box_size", "hubble"))
+    return halos(
+        box, position, features, source=str(path), box_size=size, hubble=hubble, **optional
+    )
 
 
 def write_halos(path: str | Path, found: Halos) -> None:
-    """The HDF5 file that `read_halos` reads."""
-    with h5py.File(path, "w") as file:
+    """The HDF5 file that `read_halos` reads, written whole or not at all."""
+    with files.creating(path) as file:
         file.attrs["box_size"], file.attrs["hubble"] = found.box_size, found.hubble
         file["box"], file["position"] = found.ids[found.box], found.position
         file["boxes"] = found.ids

@@ -47,6 +47,8 @@ class Galaxy:
     khat: float = math.nan
     importance_ess: float = math.nan
     support: str = ""
+    passed: bool = False
+    """Whether its last run met the bar: it is sampled no more."""
     end: Any = None
     """Its `Chains` when it left its lane without meeting the bar."""
 
@@ -99,8 +101,12 @@ class Book:
             if run.outside >= 0:
                 galaxy.khat, galaxy.importance_ess = float(run.khat), float(run.importance_ess)
                 galaxy.support = reasons(int(run.outside))
-            passed[i] = galaxy.diagnostics.passes()[0]
+            passed[i] = galaxy.passed = bool(galaxy.diagnostics.passes()[0])
         return passed
+
+    def finished(self) -> np.ndarray:
+        """Positions of the galaxies that are sampled no more, whatever the others still need."""
+        return np.flatnonzero([galaxy.passed for galaxy in self.galaxies])
 
     def _describe(self, galaxies: np.ndarray, x: np.ndarray) -> tuple[Any, ...]:
         """Theta, coordinates u, kept predictions and derived quantities of draws, in blocks of
@@ -117,14 +123,16 @@ class Book:
             blocks.append(jax.tree.map(lambda a, s=start - begin: np.asarray(a)[:n, :, s:], out))
         return jax.tree.map(lambda *a: np.concatenate(a, axis=2), *blocks)
 
-    def samples(self) -> Samples:
-        """The draws of all galaxies."""
-        kept: Any = [g.kept for g in self.galaxies]
+    def samples(self, galaxies: np.ndarray | None = None) -> Samples:
+        """The draws of all galaxies, or of those at some positions."""
+        everyone = np.arange(len(self.galaxies)) if galaxies is None else np.asarray(galaxies)
+        chosen = [self.galaxies[g] for g in everyone]
+        kept: Any = [g.kept for g in chosen]
         x = np.stack([run.x for run in kept])
         parts = []
         for start in range(0, len(kept), self.settings.lanes):
             rows = np.arange(start, min(start + self.settings.lanes, len(kept)))
-            parts.append(self._describe(rows, x[rows]))
+            parts.append(self._describe(everyone[rows], x[rows]))
         theta, _, flux, derived = jax.tree.map(lambda *a: np.concatenate(a), *parts)
         used = sum(g.gradients for g in self.galaxies)
         return Samples(
@@ -134,15 +142,15 @@ class Book:
             flux=flux,
             derived=derived,
             diagnostics=jax.tree.map(
-                lambda *v: np.concatenate(v), *[g.diagnostics for g in self.galaxies]
+                lambda *v: np.concatenate(v), *[g.diagnostics for g in chosen]
             ),
-            method=tuple(g.method for g in self.galaxies),
-            run=np.array([g.run - 1 for g in self.galaxies]),
+            method=tuple(g.method for g in chosen),
+            run=np.array([g.run - 1 for g in chosen]),
             log_evidence=np.array([run.log_evidence for run in kept], float),
             log_evidence_error=np.array([run.log_evidence_error for run in kept], float),
-            khat=np.array([g.khat for g in self.galaxies]),
-            importance_ess=np.array([g.importance_ess for g in self.galaxies]),
-            support=tuple(g.support for g in self.galaxies),
+            khat=np.array([g.khat for g in chosen]),
+            importance_ess=np.array([g.importance_ess for g in chosen]),
+            support=tuple(g.support for g in chosen),
             lane_efficiency=used / self.computed if self.computed else float("nan"),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,9 @@ from jaxsed.infer.samples import Samples
 from jaxsed.infer.settings import Settings
 from jaxsed.problem import Problem
 
+Keep = Callable[[np.ndarray, Callable[[np.ndarray], Samples]], Any]
+"""``keep(finished, samples)``: positions of galaxies, and their `Samples` as a function of them."""
+
 AUTO = "auto"
 
 AUTO_RETRIES = 2
@@ -41,12 +44,15 @@ def sample(
     derive: Any = None,
     amortised: Amortised | None = None,
     report: Report | None = None,
+    keep: Keep | None = None,
 ) -> Samples:
     """Draw from the posterior of one galaxy or of a batch.
 
     Args:
-        keys: one key, or one per galaxy [galaxy]; a galaxy's draws depend on its key alone, not
-            on its neighbours.
+        keys: one key, or one per galaxy [galaxy].  The random numbers of a galaxy depend on its key
+            alone, not on its neighbours or its place among them.  The same batch in any order gives
+            the same draws; a batch of another size is another compiled program, which rounds
+            differently, and its draws agree within their Monte Carlo error.
         problem: one galaxy, or a batch (see `Problem`) with as many galaxies as keys.
         method: one of `METHODS`, or "auto": draws of a flow made exact by importance weights, HMC
             from these draws where the weights are too uneven, and HMC from its own start where
@@ -56,6 +62,9 @@ def sample(
             ``Samples.derived`` and must meet the bar as well.
         amortised: the flow, for "auto".
         report: called with (phase, galaxies done, galaxies left) after every segment.
+        keep: called likewise with the positions of all galaxies that met the bar so far and a
+            function that gives the samples of some of them, which are final: to save them while
+            the others are sampled.
 
     Raises ValueError for an unknown method, for "auto" without a flow or with one of another
     dimension, and for a batch that does not fit the keys.
@@ -76,8 +85,8 @@ def sample(
     galaxies = jax.tree.leaves(problem.data)[0].shape[0]
     if galaxies != n:
         raise ValueError(f"{n} keys for {galaxies} galaxies")
-    report = report or (lambda phase, done, left: None)
     book = Book(keys, problem, settings, derive)
+    report = _told(report, keep, book)
     waiting = list(np.argsort(-_expected_cost(problem), kind="stable"))
     if method == AUTO:
         waiting = by_flow(book, _fitting_flow(amortised, problem), waiting, report)
@@ -102,6 +111,16 @@ def sample(
         if not waiting:
             break
     return book.samples()
+
+
+def _told(report: Report | None, keep: Keep | None, book: Book) -> Report:
+    def tell(phase: str, done: int, left: int) -> None:
+        if report is not None:
+            report(phase, done, left)
+        if keep is not None:
+            keep(book.finished(), book.samples)
+
+    return tell
 
 
 def _fitting_flow(amortised: Amortised | None, problem: Problem) -> Amortised:

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxsed import files
+from jaxsed.reading import hdf5
 
 _FORMAT = "jaxsed training checkpoint 1"
 
@@ -39,8 +40,7 @@ def identity(key: jax.Array, settings, model: Any) -> str:
 
 def save(path: str | Path, identity: str, trees: dict[str, Any], progress: dict, records) -> None:
     """Write a checkpoint, replacing an older one in a single step."""
-    partial = Path(f"{path}.partial")
-    with h5py.File(partial, "w") as file:
+    with files.creating(path) as file:
         file.attrs["format"] = _FORMAT
         file.attrs["identity"] = identity
         file.attrs["progress"] = json.dumps({k: float(v) for k, v in progress.items()})
@@ -48,34 +48,46 @@ def save(path: str | Path, identity: str, trees: dict[str, Any], progress: dict,
         for name, tree in trees.items():
             for i, leaf in enumerate(jax.tree.leaves(tree)):
                 file[f"{name}/{i}"] = np.asarray(leaf)
-    os.replace(partial, path)
 
 
 def load(path: str | Path, identity: str, like: dict[str, Any]) -> Checkpoint:
     """Read a checkpoint into trees of the structure of `like`.
 
     Raises:
-        ValueError: the file is no checkpoint, is damaged, or belongs to another run.
+        FileNotFoundError: no such file.
+        ValueError: the file is no checkpoint, is damaged, or belongs to another run; the message
+            names it.
     """
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != _FORMAT:
-                raise ValueError(f"{path}: expected a {_FORMAT}, got another kind of HDF5 file")
-            if file.attrs["identity"] != identity:
-                raise ValueError(
-                    f"{path}: the checkpoint is of a run with another key, model or settings: "
-                    "continue with those it was started with, or remove the file to start afresh"
-                )
-            trees = {}
-            for name, tree in like.items():
-                leaves, structure = jax.tree.flatten(tree)
-                arrays = [jnp.asarray(file[f"{name}/{i}"][()]) for i in range(len(leaves))]
-                trees[name] = jax.tree.unflatten(structure, arrays)
-            numbers = json.loads(file.attrs["progress"])
-            counters = ("stage", "epoch", "stage_epoch", "stale_epochs", "samples", "best_epoch")
-            progress = {k: int(v) if k in counters else v for k, v in numbers.items()}
-            return Checkpoint(trees, progress, [tuple(row) for row in file["records"][()]])
-    except (OSError, KeyError) as error:
+        with hdf5.opened(path) as file:
+            return _read(file, identity, like)
+    except ValueError as problem:
+        reason = str(problem).removeprefix(f"{path}: ")
         raise ValueError(
-            f"{path}: not a readable checkpoint ({error}): remove the file to start afresh"
-        ) from error
+            f"{path}: not a readable checkpoint of this run ({reason}): remove the file to start "
+            "afresh"
+        ) from problem
+
+
+def _read(file: hdf5.Reader, identity: str, like: dict[str, Any]) -> Checkpoint:
+    if file.attribute("format") != _FORMAT:
+        raise ValueError(f"{file.path}: expected a {_FORMAT}, got another kind of HDF5 file")
+    if file.text_attribute("identity") != identity:
+        raise ValueError(
+            f"{file.path}: the checkpoint is of a run with another key, model or settings: "
+            "continue with those that it was started with"
+        )
+    trees = {}
+    for name, tree in like.items():
+        leaves, structure = jax.tree.flatten(tree)
+        arrays = [
+            jnp.asarray(file.array(f"{name}/{i}", shape=jnp.shape(leaf)))
+            for i, leaf in enumerate(leaves)
+        ]
+        trees[name] = jax.tree.unflatten(structure, arrays)
+    with files.complete(file.path, "checkpoint"):
+        numbers = json.loads(file.text_attribute("progress"))
+        counters = ("stage", "epoch", "stage_epoch", "stale_epochs", "samples", "best_epoch")
+        progress = {k: int(v) if k in counters else float(v) for k, v in numbers.items()}
+    records = file.array("records")
+    return Checkpoint(trees, progress, [tuple(row) for row in np.atleast_1d(records)])

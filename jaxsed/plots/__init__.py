@@ -8,7 +8,7 @@ it, and its labels; ``box_of_halos``, ``mass_functions``, ``stellar_masses`` and
 halos, and what networks and forests make of them; ``stellar_halo_relation`` a posterior of what
 connects halos and galaxies; ``loss_curves`` trainings; ``save_all`` writes PNGs of a run.  The
 figures are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
-``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
+``save_figure`` or ``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
 """
 
 from jaxsed.plots.calibration import rank_histograms
@@ -24,6 +24,7 @@ from jaxsed.plots.relation import stellar_halo_relation
 from jaxsed.plots.run import catalog, compare, save_all
 from jaxsed.plots.spectrum import spectrum_fit
 from jaxsed.plots.stars import label_residuals, reading, star_spectrum
+from jaxsed.plots.style import save_figure
 from jaxsed.plots.training import loss_curves
 from jaxsed.plots.validation import spectrum_figures, validation_figures
 
@@ -40,6 +41,7 @@ __all__ = [
     "rank_histograms",
     "reading",
     "save_all",
+    "save_figure",
     "sed",
     "sfh",
     "spectrum_figures",

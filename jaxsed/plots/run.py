@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from jaxsed.plots import galaxy
 from jaxsed.plots.data import Run, fitted
-from jaxsed.plots.style import BLACK, BLUE, GREY, ORANGE, RED, label, new_figure, save_figure, styled
+from jaxsed.plots.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    label,
+    new_figure,
+    save_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

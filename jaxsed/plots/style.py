@@ -6,7 +6,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from jaxsed import files
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -140,3 +144,12 @@ def wave_axis(axes: Axes, wave: Any) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("observed wavelength [µm]")
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure to a file, whole or not at all; the suffix of its name is the format.
+
+    `options` are those of ``Figure.savefig``.
+    """
+    with files.replacing(path) as new:
+        figure.savefig(new, format=path.suffix.removeprefix(".") or None, **options)

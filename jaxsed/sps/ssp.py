@@ -13,12 +13,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from flax import struct
 from scipy import sparse
 
+from jaxsed import files
 from jaxsed.constants import C_LIGHT
+from jaxsed.reading import hdf5
+from jaxsed.reading.limits import megabytes, memory_limit
 
 FORMAT = "jaxsed-ssp"
 SCHEMA_VERSION = 1
@@ -127,21 +129,16 @@ def write_arrays(
 ) -> Path:
     """Write named arrays with units, labels, schema version and checksum, whole or not at all."""
     path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs.update(labels)
-            file.attrs["format"] = FORMAT
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            file.attrs["encoding"] = encoding
-            for name, array in arrays.items():
-                array = np.asarray(array)
-                packing = {"compression": "gzip", "shuffle": True} if array.size > 100 else {}
-                file.create_dataset(name, data=array, **packing).attrs["units"] = units[name]
-            file.attrs["checksum"] = _checksum({name: np.asarray(a) for name, a in arrays.items()})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.creating(path) as file:
+        file.attrs.update(labels)
+        file.attrs["format"] = FORMAT
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["encoding"] = encoding
+        for name, array in arrays.items():
+            array = np.asarray(array)
+            packing = {"compression": "gzip", "shuffle": True} if array.size > 100 else {}
+            file.create_dataset(name, data=array, **packing).attrs["units"] = units[name]
+        file.attrs["checksum"] = _checksum({name: np.asarray(a) for name, a in arrays.items()})
     return path
 
 
@@ -154,35 +151,36 @@ def read_ssp(path: str | os.PathLike) -> SSPGrid:
     path = Path(path)
     arrays, attrs = _read_arrays(path)
     labels = {name: attrs[name] for name in _LABELS if name in attrs}
-    if attrs["encoding"] == "dense":
-        return validated(SSPGrid(**arrays, **labels))
-    if attrs["encoding"] == "principal components":
-        return validated(_decompress(arrays, labels))
-    raise ValueError(f"{path}: unknown encoding {attrs['encoding']!r}; update jaxsed")
+    with files.complete(path, "SSP grid"):
+        if attrs["encoding"] == "dense":
+            return validated(SSPGrid(**arrays, **labels))
+        if attrs["encoding"] == "principal components":
+            return validated(_decompress(path, arrays, labels))
+    raise ValueError(f"{path}: unknown encoding {attrs['encoding'][:100]!r}; update jaxsed")
 
 
-def _read_arrays(path: Path) -> tuple[dict, dict]:
+def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give the path of an SSP grid")
-    try:
-        with h5py.File(path, "r") as file:
-            attrs = dict(file.attrs)
-            if attrs.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path}: HDF5, but not a jaxsed SSP grid (keys: {sorted(file)}); a DSPS file "
-                    "is read by jaxsed.sps.ssp_readers.read_dsps"
-                )
-            if attrs["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(
-                    f"{path}: schema version {attrs['schema_version']}, this jaxsed reads "
-                    f"{SCHEMA_VERSION}; write the grid again or change jaxsed's version"
-                )
-            arrays = {name: dataset[...] for name, dataset in file.items()}
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: truncated or not an HDF5 file ({error}); copy or make it again"
-        ) from error
-    if _checksum(arrays) != attrs.get("checksum"):
+    with hdf5.opened(path) as file:
+        if file.attribute("format") != FORMAT:
+            raise ValueError(
+                f"{path}: HDF5, but not a jaxsed SSP grid (keys: {file.names()[:20]}); a DSPS "
+                "file is read by jaxsed.sps.ssp_readers.read_dsps"
+            )
+        version = file.number_attribute("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{path}: schema version {version:g}, this jaxsed reads "
+                f"{SCHEMA_VERSION}; write the grid again or change jaxsed's version"
+            )
+        attrs = {name: file.text_attribute(name) for name in ("encoding", "checksum")}
+        attrs |= {
+            name: file.number_attribute(name) if name == "z_solar" else file.text_attribute(name)
+            for name in file.attribute_names() if name in _LABELS
+        }  # fmt: skip
+        arrays = {name: file.array(name) for name in file.names()}
+    if _checksum(arrays) != attrs["checksum"]:
         raise ValueError(f"{path}: the contents do not match the checksum; copy or make it again")
     return arrays, attrs
 
@@ -213,12 +211,18 @@ def load_ssp(name: str = "pegase2") -> SSPGrid:
         return read_ssp(path)
 
 
-def _decompress(arrays: dict, labels: dict) -> SSPGrid:
+def _decompress(path: Path, arrays: dict, labels: dict) -> SSPGrid:
     """The grid from principal components of ln Lnu, and its emission lines, if any, from Hbeta.
 
     ln Lnu = mean + coefficients @ components from the first node with light on; the lines are
     deposited on top.  `jaxsed.weights.make_ssp_pegase2` writes these files.
     """
+    axes = [name for name in ("wave", "components", "line_wave") if name in arrays]
+    last = max(arrays[name].shape[-1] for name in axes)
+    shape = (*arrays["coefficients"].shape[:-1], last)
+    size, limit = 8 * int(np.prod(shape, dtype=object)), memory_limit(path.stat().st_size)
+    if size > limit:  # the product of small arrays
+        raise ValueError(f"a grid of {megabytes(size)}, expected at most {megabytes(limit)}")
     components = arrays["components"] * arrays["component_scale"][:, None]
     continuum = arrays["coefficients"] @ components + arrays["mean_ln_lnu"]
     wave = arrays["wave"]

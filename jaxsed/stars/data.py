@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from enum import IntFlag
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 
 from jaxsed import files
+from jaxsed.reading import hdf5
 
 SENTINEL = -9000.0
 """A label at or below this is missing: surveys write -9999."""
@@ -185,33 +187,41 @@ def read_spectra(path: str | Path) -> Spectra:
     Raises FileNotFoundError, and ValueError for a file that lacks a dataset or whose arrays are
     not as `spectra` wants them; the message names the file.
     """
-    with files.opened(path) as file:
+    with hdf5.opened(path) as file:
         missing = [n for n in ("flux", "flux_uncertainty", "wave_A") if n not in file]
         if "labels" in file and "label_names" not in file:
             missing.append("label_names")
         if missing:
             raise ValueError(
-                f"{path}: no dataset {', '.join(missing)}; it has {', '.join(sorted(file))}"
+                f"{path}: no dataset {', '.join(missing)}; it has {', '.join(file.names()[:40])}"
             )
+        wave = file.array("wave_A", shape=(None,))
+        flux, error = (
+            file.array(name, shape=(None, wave.size)) for name in ("flux", "flux_uncertainty")
+        )
         names: tuple[str, ...] = ()
         found: dict[str, Any] = {}
         if "labels" in file:
-            names = tuple(file["label_names"].asstr()[()])
-            found = {"names": names, "labels": file["labels"][()]}
+            names = tuple(file.texts("label_names"))
+            shape = (len(flux), len(names))
+            found = {"names": names, "labels": file.array("labels", shape=shape)}
             if "label_uncertainty" in file:
-                found["label_error"] = file["label_uncertainty"][()]
+                found["label_error"] = file.array("label_uncertainty", shape=shape)
             if "windows" in file:
-                found["windows"] = dict(zip(names, file["windows"][()], strict=False))
-        return spectra(
-            file["wave_A"][()], file["flux"][()], file["flux_uncertainty"][()],
-            source=str(path), **found,
-        )  # fmt: skip
+                windows = file.array("windows", shape=(len(names), wave.size))
+                found["windows"] = dict(zip(names, windows, strict=True))
+    return spectra(wave, flux, error, source=str(path), **found)
 
 
-def write_spectra(path: str | Path, stars: Spectra) -> None:
-    """The HDF5 file that `read_spectra` reads."""
-    with h5py.File(path, "w") as file:
+def write_spectra(path: str | Path, stars: Spectra, sources: Sequence[str] = ()) -> None:
+    """The HDF5 file that `read_spectra` reads, written whole or not at all.
+
+    `sources` [spectrum] say where each spectrum is from; the dataset ``file`` keeps them.
+    """
+    with files.creating(path) as file:
         file["wave_A"] = stars.wave
+        if len(sources):
+            file.create_dataset("file", data=list(sources), dtype=h5py.string_dtype())
         for name, values in (("flux", stars.flux), ("flux_uncertainty", stars.error)):
             file.create_dataset(name, data=values, chunks=(1, values.shape[1]))
         if stars.labels is not None:
@@ -231,7 +241,7 @@ def check_grid(wave: np.ndarray, expected: np.ndarray) -> None:
         )
     gap = np.abs(wave - expected) / np.gradient(expected)
     worst = int(gap.argmax())
-    if gap[worst] > GRID_TOLERANCE:
+    if not gap[worst] <= GRID_TOLERANCE:
         raise ValueError(
             f"pixel {worst} is at {wave[worst]:.3f} A, the network was trained with "
             f"{expected[worst]:.3f} A there ({gap[worst]:.1f} pixels off): resample the spectra "

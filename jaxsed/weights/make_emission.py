@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsed import files
 from jaxsed.constants import LYMAN_ALPHA, LYMAN_LIMIT
 from jaxsed.sps.templates import (
     SHIPPED,
@@ -169,7 +170,7 @@ def main() -> None:
         path = options.folder / SHIPPED[type(table)]
         write_templates(path, table, {"title": title, "citation": citation})
         card = model_card(path, table, sources)
-        path.with_suffix(".md").write_text(card, encoding="utf-8")
+        files.write_text(path.with_suffix(".md"), card)
         print(card)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 
+from jaxsed import files
 from jaxsed.catalog.train import train_emulator
 from jaxsed.emulators import TrainSettings, model_card
 from jaxsed.emulators.train import FAST
@@ -122,7 +123,7 @@ def main() -> None:
     )
     emulator.save(output)
     title = f"{chosen.physics} photometry: {chosen.title}"
-    output.with_suffix(".md").write_text(model_card(emulator, title))
+    files.write_text(output.with_suffix(".md"), model_card(emulator, title))
     output.with_suffix(".checkpoint").unlink(missing_ok=True)
     print(f"{output}: validation RMSE {history.best_loss:.5f} mag, {history.stopped}")
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from jaxsed import files
 from jaxsed.sps.photometry import Filter, make_filter, read_filter
 
 TOLERANCE = 1e-3
@@ -66,7 +66,8 @@ def curve_of(path: Path) -> Filter:
 def main(collection: str, *paths: str) -> None:
     """Read the curves and write ``filters_<collection>.h5`` beside this script."""
     prefix, title, citation = COLLECTIONS[collection]
-    with h5py.File(Path(__file__).with_name(f"filters_{collection}.h5"), "w") as file:
+    output = Path(__file__).with_name(f"filters_{collection}.h5")
+    with files.creating(output) as file:
         file.attrs["title"] = title
         file.attrs["kind"] = "filter curves"
         file.attrs["schema_version"] = 1

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
+
+from jaxsed import files
 
 ORDER = [2, 0, 1, 3]
 
@@ -23,7 +24,8 @@ def main(folder: str) -> None:
     time = np.loadtxt(source / "sfh_t_int.txt")[::-1]
     sfh = np.loadtxt(source / "NMF_2basis_SFH_components_nowgt_lin_Nc4.txt")[ORDER, ::-1]
     zh = np.loadtxt(source / "NMF_2basis_Z_components_nowgt_lin_Nc2.txt")[:, ::-1]
-    with h5py.File(Path(__file__).with_name("provabgs_bases.h5"), "w") as file:
+    output = Path(__file__).with_name("provabgs_bases.h5")
+    with files.creating(output) as file:
         file.attrs["title"] = "NMF bases of PROVABGS star formation and metallicity histories"
         file.attrs["kind"] = "tabulated bases"
         file.attrs["schema_version"] = 1

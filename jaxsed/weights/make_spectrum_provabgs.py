@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsed import files
 from jaxsed.catalog.train_spectra import (
     REDSHIFT_RANGE,
     RestFrameProvabgs,
@@ -106,7 +107,7 @@ def main() -> None:
     emulator.save(options.output)
     low, high = REDSHIFT_RANGE
     title = f"PROVABGS rest-frame spectra, ages of redshifts {low:g} to {high:g}"
-    options.output.with_suffix(".md").write_text(spectrum_card(emulator, title))
+    files.write_text(options.output.with_suffix(".md"), spectrum_card(emulator, title))
     for name in sizes:
         Path(f"{stem}.{name}").unlink(missing_ok=True)
     if options.figures is not None:
@@ -115,13 +116,14 @@ def main() -> None:
 
 
 def _draw(emulator: ProvabgsSpectrum, folder: Path) -> None:
+    from jaxsed.plots import save_figure
     from jaxsed.plots.spectrum_error import spectrum_error_percentiles, spectrum_mean_error
 
     folder.mkdir(parents=True, exist_ok=True)
     joints = emulator.provenance["training"]["smooth"]["settings"]["joints"]
     figure = spectrum_error_percentiles(emulator.errors, emulator.wave, joints)
-    figure.savefig(folder / "error_percentiles.png")
-    spectrum_mean_error(emulator.errors).savefig(folder / "mean_error.png")
+    save_figure(figure, folder / "error_percentiles.png")
+    save_figure(spectrum_mean_error(emulator.errors), folder / "mean_error.png")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxsed import files
 from jaxsed.sps.ssp import LOG_NLYC_NONE, SSPGrid, deposit_lines, read_ssp, write_arrays
 from jaxsed.wavelengths import air_to_vacuum
 
@@ -334,7 +335,7 @@ def main() -> None:
         units=_UNITS,
     )
     card = model_card(source, read_ssp(path), packed, path, options.source)
-    path.with_suffix(".md").write_text(card, encoding="utf-8")
+    files.write_text(path.with_suffix(".md"), card)
     print(card)
 
 

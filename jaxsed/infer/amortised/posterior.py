@@ -115,11 +115,17 @@ class Amortised:
 
     def save(self, path: str | Path) -> None:
         """Write to an HDF5 file, replacing an older one."""
-        attributes = {
+        files.write(path, KIND, _arrays(self), self._attributes())
+
+    def checksum(self) -> str:
+        """SHA-256 of all that `save` writes, for provenance."""
+        return files.content_checksum(KIND, _arrays(self), self._attributes())
+
+    def _attributes(self) -> dict[str, Any]:
+        return {
             "record": self.record._asdict(), "orders": self.flow.orders,
             "free_redshift": self.context.free_redshift, "layers": len(self.flow.blocks.hidden),
         }  # fmt: skip
-        files.write(path, KIND, _arrays(self), attributes)
 
     def sample(self, key: Array, problem: Problem, n: int) -> tuple[Array, Array]:
         """Draws x [n, dimension] for one galaxy and their log densities under the flow [n]."""
@@ -154,6 +160,15 @@ def load(path: str | Path, prior: Callable[[Any], Any] | None = None) -> Amortis
     Raises FileNotFoundError, and ValueError for a file that is not one.
     """
     arrays, attributes = files.read(path, KIND)
+    with files.complete(path, "flow"):
+        found = _made(arrays, attributes, prior)
+        _check(found)
+        return found
+
+
+def _made(
+    arrays: dict[str, np.ndarray], attributes: dict[str, Any], prior: Callable[[Any], Any] | None
+) -> Amortised:
     part = {name: jnp.asarray(values, float) for name, values in arrays.items()}
     layers = range(attributes["layers"])
     blocks = Made(
@@ -161,7 +176,7 @@ def load(path: str | Path, prior: Callable[[Any], Any] | None = None) -> Amortis
         **{name: part[f"blocks/{name}"] for name in Made._fields if name != "hidden"},
     )
     features: Any = {name: part[f"context/{name}"] for name in _FEATURES}
-    features["free_redshift"] = attributes["free_redshift"]
+    features["free_redshift"] = bool(attributes["free_redshift"])
     record = attributes["record"]
     record |= {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
     return Amortised(
@@ -179,6 +194,41 @@ def load(path: str | Path, prior: Callable[[Any], Any] | None = None) -> Amortis
 
 _SCALES = ("x_shift", "x_scale", "context_shift", "context_scale")
 _FEATURES = ("softening", "shift", "scale", "redshift_shift", "redshift_scale")
+
+
+def _check(amortised: Amortised) -> None:
+    """ValueError or TypeError unless the parts of a flow fit each other."""
+    own, record = amortised.flow, amortised.record
+    d, bands, blocks = own.dimension, len(record.bands), len(own.orders)
+    if d != len(record.parameters):
+        raise ValueError(f"{d} coordinates and {len(record.parameters)} names of parameters")
+    if any(sorted(order) != list(range(d)) for order in own.orders):
+        raise ValueError(f"expected orders of {d} variables, got {own.orders}")
+    context: Any = amortised.context
+    files.check_shapes(
+        {**vars(own), **vars(context)},
+        {
+            "x_shift": (d,), "x_scale": (d,),
+            "context_shift": (context.size,), "context_scale": (context.size,),
+            "softening": (bands,), "shift": (2, bands), "scale": (2, bands),
+            "redshift_shift": (), "redshift_scale": (),
+        },
+    )  # fmt: skip
+    if any(leaf.shape[:1] != (blocks,) for leaf in jax.tree.leaves(own.blocks)):
+        raise ValueError(f"expected the weights of {blocks} blocks")
+    for group, names in (("support", ("ln_sigma", "spread")), ("noise", ("mean", "deviation"))):
+        arrays = vars(getattr(amortised, group))
+        shape = arrays["magnitude"].shape
+        if len(shape) != 2 or shape[0] != bands or not shape[1]:
+            raise ValueError(f"expected magnitudes [{bands}, node] of {group}, got shape {shape}")
+        files.check_shapes(arrays, dict.fromkeys(names, shape))
+    limits = {"colours": (2, bands - 1), "brightness": (2, bands), "redshift": (2,)}
+    files.check_shapes(vars(amortised.support), limits)
+    for name, limit in (("redshift", record.redshift), ("magnitudes", record.magnitudes)):
+        if len(limit) != 2 or not float(limit[0]) <= float(limit[1]):
+            raise ValueError(f"expected {name} from low to high, got {limit}")
+    # without computing anything: do the layers chain?
+    jax.eval_shape(own.log_prob, own.x_shift, own.context_shift)
 
 
 def _filled(cls: Any, group: str, part: dict[str, Array]) -> Any:
