@@ -17,7 +17,8 @@ PACKAGE = REPOSITORY / "jaxsed"
 # The part of the package that is directly below jaxsed/, and its layer. A part imports only
 # lower layers; inside a part (a folder) files import each other freely, but never in a circle.
 LAYERS = {
-    "types": 0, "constants": 0, "params": 0, "cosmology": 0, "magnitudes": 0,
+    "types": 0, "constants": 0, "params": 0, "quantiles": 0, "keys": 0, "cosmology": 0,
+    "magnitudes": 0,
     "small": 0, "likelihood": 0, "spectra": 2, "files": 0, "locks": 0, "wavelengths": 0, "reading": 0,
     "sps": 1, "nets": 1, "learn": 1, "problem": 1,
     "emulators": 2, "flow": 2, "stars": 2, "halos": 2,
@@ -41,21 +42,19 @@ OWNERS = {
     "blackjax": {"infer"},
     "numpyro": {"problem", "infer"},
     "numpyro.infer": {"infer"},
-    "numpyro.distributions": {"params", "problem", "sps", "infer", "spectra"},
+    "numpyro.distributions": {"params", "quantiles", "problem", "sps", "infer", "spectra"},
     "matplotlib": {"plots"},
     "corner": {"plots"},
     "sedpy": {"sps"},
     "sklearn": {"halos"},
     "colossus": {"halos"},
     "fsps": {"sps"},
-    "dask": {"catalog"},
-    "distributed": {"catalog"},
     "typer": {"cli"},
 }
 # Slow or fragile to import: only inside the function that needs them.
 LAZY = {
-    "matplotlib", "corner", "arviz", "distrax", "tensorflow_probability", "fsps", "dask",
-    "distributed", "sklearn", "colossus",
+    "matplotlib", "corner", "arviz", "distrax", "tensorflow_probability", "fsps",
+    "sklearn", "colossus",
 }  # fmt: skip
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # The one importer of published networks may use the unpickler, to refuse all but plain arrays.

@@ -145,7 +145,7 @@ def test_files_that_are_none(tmp_path):
     for read in (read_desi_coadd, read_redrock, read_sdss_spectrum):
         with pytest.raises(FileNotFoundError, match="no file"):
             read(tmp_path / "absent.fits")
-        with pytest.raises(ValueError, match="not a FITS file"):
+        with pytest.raises(ValueError, match="not a readable FITS file"):
             read(text)
     with pytest.raises(ValueError, match="not a redrock file"):
         read_redrock(_sdss(tmp_path / "sdss.fits"))

@@ -279,7 +279,7 @@ def stack_global(module, name):
         (p_dtype("O"), "dtype 'O'"),
         (p_call(p_global("numpy", "dtype"), p_list(p_text("f4")), b"\x89", b"\x88"), "dtype"),
         (p_dtype("V8"), "dtype 'V8'"),
-        (p_global("numpy", "ndarray") + b"}" + b"b", "state for a function"),
+        (p_global("numpy", "ndarray") + b"]" + b"b", "state for a function"),
         (p_call(p_global("_codecs", "encode"), p_text("x"), p_text("zip")), "encoding 'zip'"),
         (p_global("numpy", "dtype"), "a value of type"),
         (p_list(p_list(p_list(p_list(p_list(p_list()))))), "nested deeper"),

@@ -78,7 +78,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="truncated"):
         read_ssp(path)
     path.write_text("lambda flux")
-    with pytest.raises(ValueError, match="not an HDF5 file"):
+    with pytest.raises(ValueError, match="not a readable HDF5 file"):
         read_ssp(path)
     path.write_bytes(whole)
     with h5py.File(path, "r+") as file:

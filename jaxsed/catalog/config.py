@@ -11,13 +11,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxsed.catalog.errors import JaxsedError, nearest
+from jaxsed.catalog.errors import JaxsedError, nearest, told
+from jaxsed.reading.text import parse_toml, read_text
 from jaxsed.sps.models import FAMILIES
 
 FLUX_UNITS = ("ABmag", "maggies", "nanomaggies", "uJy", "mJy", "Jy")
@@ -386,10 +386,8 @@ def parse_config(text: str, *, source: str = "configuration", folder: Path = Pat
 
     Raises JaxsedError naming the file, the section, the key, what was expected and what was got.
     """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise JaxsedError(f"{source}: not valid TOML: {error}.") from None
+    with told():
+        raw = parse_toml(text, source)
     known = ("catalog", "band", "model", "prior", "likelihood", "sampler", "output")
     for key in raw:
         if key not in known:
@@ -425,8 +423,8 @@ def load_config(path: str | Path) -> Config:
     """Read and check a configuration file; see `parse_config`."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise JaxsedError(f"cannot read the configuration {str(path)!r}: {reason}.") from None
     return parse_config(text, source=str(path), folder=path.resolve().parent)

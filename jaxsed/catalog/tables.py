@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsed.catalog.config import MAX_REDSHIFT, BandConfig, Config
-from jaxsed.catalog.errors import JaxsedError, nearest
+from jaxsed.catalog.errors import JaxsedError, nearest, told
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.units import check_declared, check_values, to_maggies
+from jaxsed.reading.tables import check_table
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -77,6 +78,8 @@ def read_table(path: str | Path, *, format: str | None = None, table: str | None
         raise JaxsedError(f"no catalogue {str(path)!r} (working folder: {Path.cwd()}).")
     if path.is_dir():
         raise JaxsedError(f"the catalogue {str(path)!r} is a folder, not a file.")
+    with told():
+        check_table(path)
     suffixes = [s for s in path.suffixes if s != ".gz"]
     kind = format or FORMATS.get(suffixes[-1].lower() if suffixes else "", "")
     options: dict[str, Any] = {}

@@ -5,7 +5,7 @@ normal one, so the intervals are stated beside the standard deviation.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -16,6 +16,7 @@ from jax import Array
 from jax.scipy.special import ndtr
 from jax.typing import ArrayLike
 
+from jaxsed import files
 from jaxsed.magnitudes import from_arsinh, softening_flux, to_arsinh
 
 SIGMA_LEVELS = (-4, -3, -2, -1, 1, 2, 3, 4)
@@ -68,6 +69,13 @@ class ErrorSummary:
         """All NaN."""
         shapes = ((), (), (len(SIGMA_LEVELS),), (len(ABSOLUTE_PERCENT),), (n_bands,), ())
         return cls(*(jnp.full((n_bands, *shape), jnp.nan, float) for shape in shapes))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], n_bands: int) -> "ErrorSummary":
+        """From stored arrays by name; KeyError or ValueError if one is missing or misshapen."""
+        shapes = {name: part.shape for name, part in vars(cls.unknown(n_bands)).items()}
+        files.check_shapes(arrays, shapes)
+        return cls(**{name: jnp.asarray(arrays[name], float) for name in shapes})
 
     @classmethod
     def of(cls, residual: np.ndarray, used: np.ndarray | None = None) -> "ErrorSummary":

@@ -169,7 +169,7 @@ class ProvabgsSpectrum:
             ValueError: not such a file, or a damaged one; the message names the file.
         """
         arrays, attributes = files.read(path, KIND)
-        try:
+        with files.complete(path, "spectrum emulator"):
             parts = {
                 name: {
                     key.removeprefix(f"{name}/"): values
@@ -178,6 +178,8 @@ class ProvabgsSpectrum:
                 }
                 for name in ("smooth", "burst", "screen", "errors")
             }
+            unknown = SpectrumErrors.unknown(parts["smooth"]["wave"].size)
+            files.check_shapes(parts["errors"], {k: v.shape for k, v in vars(unknown).items()})
             return provabgs_spectrum(
                 SpectrumEmulator.from_arrays(parts["smooth"], attributes["smooth"]),
                 SpectrumEmulator.from_arrays(parts["burst"], attributes["burst"]),
@@ -189,8 +191,6 @@ class ProvabgsSpectrum:
                 ),
                 record=attributes["record"],
             )
-        except (KeyError, TypeError, ValueError, IndexError) as problem:
-            raise ValueError(f"{path}: not a complete spectrum emulator ({problem})") from problem
 
     def with_errors(self, errors: SpectrumErrors) -> "ProvabgsSpectrum":
         """The emulator with the errors that were measured."""

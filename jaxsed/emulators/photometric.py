@@ -301,9 +301,13 @@ class PhotometricEmulator:
             activation=attributes["activation"],
             record=record,
         )
+        if spread is not None and mlp.layer_sizes(spread)[:: len(spread)] != (
+            mlp.layer_sizes(layers)[:: len(layers)]
+        ):
+            raise ValueError("expected a spread of the same features and bands")
         error, error_ab = (
-            ErrorSummary(
-                **{k: jnp.asarray(arrays[f"{name}/{k}"], float) for k in vars(emulator.error)}
+            ErrorSummary.from_arrays(
+                {k: arrays[f"{name}/{k}"] for k in vars(emulator.error)}, n_bands
             )
             for name in ("error", "error_ab")
         )
@@ -322,10 +326,8 @@ class PhotometricEmulator:
             ValueError: not an emulator's file, or a damaged one; the message names the file.
         """
         arrays, attributes = files.read(path, KIND)
-        try:
+        with files.complete(path, "emulator"):
             return cls.from_arrays(arrays, attributes)
-        except (KeyError, TypeError, ValueError, IndexError) as problem:
-            raise ValueError(f"{path}: not a complete emulator ({problem})") from problem
 
 
 def _layers(arrays: Mapping[str, np.ndarray], stem: str) -> mlp.Layers:

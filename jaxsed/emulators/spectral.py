@@ -358,7 +358,5 @@ class SpectrumEmulator:
             ValueError: not such a file, or a damaged one; the message names the file.
         """
         arrays, attributes = files.read(path, KIND)
-        try:
+        with files.complete(path, "spectrum emulator"):
             return cls.from_arrays(arrays, attributes)
-        except (KeyError, TypeError, ValueError, IndexError) as problem:
-            raise ValueError(f"{path}: not a complete spectrum emulator ({problem})") from problem

@@ -8,6 +8,7 @@ The file is what Speculator's `save` pickles, a list in the order of `FIELDS`, o
 arrays named as there, with the layers numbered: W0, b0, alpha0, beta0, W1, ...
 """
 
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsed import files
 from jaxsed.emulators.spectral import (
     LN_LSUN_PER_ANGSTROM,
     Resolution,
@@ -24,6 +26,7 @@ from jaxsed.emulators.spectral import (
     spectral_window,
 )
 from jaxsed.emulators.unpickle import MAX_BYTES, read_arrays
+from jaxsed.reading.limits import one_line, regular_file
 
 FIELDS = (
     "W", "b", "alphas", "betas", "parameters_shift", "parameters_scale", "pca_shift", "pca_scale",
@@ -34,6 +37,7 @@ FIELDS = (
 
 _NEEDED = 14
 _ZIP = b"PK\x03\x04"
+_MOST_MEMBERS = 10_000
 
 
 def read_speculator(
@@ -90,15 +94,12 @@ def _names(paths: Sequence[str | Path]) -> str:
 
 def _read_window(path: Path) -> tuple[SpectralWindow, np.ndarray, int]:
     """A window, its wavelengths and its number of inputs."""
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
+    regular_file(path)
     with path.open("rb") as file:
         start = file.read(len(_ZIP))
     fields = _from_npz(path) if start == _ZIP else _from_pickle(path)
-    try:
+    with files.complete(path, "Speculator network"):
         return _window(fields)
-    except (ValueError, TypeError, KeyError) as problem:
-        raise ValueError(f"{path}: not a complete Speculator network ({problem})") from problem
 
 
 def _from_pickle(path: Path) -> dict[str, Any]:
@@ -114,13 +115,21 @@ def _from_pickle(path: Path) -> dict[str, Any]:
 def _from_npz(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
+            if len(archive.infolist()) > _MOST_MEMBERS:
+                raise ValueError(f"more than {_MOST_MEMBERS} arrays")
+            size = sum(_declared(archive, member) for member in archive.infolist())
         if size > MAX_BYTES:
             raise ValueError(f"{size} bytes unpacked, which is no emulator")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as problem:
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({problem})") from problem
+        for name, values in arrays.items():
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in "biufU":
+                raise ValueError(f"{name} is no array of numbers")
+    # a damaged archive raises almost anything
+    except Exception as problem:
+        raise ValueError(
+            f"{path}: not a readable .npz of plain arrays ({one_line(problem)})"
+        ) from problem
     fields: dict[str, Any] = dict(arrays)
     fields["wavelengths"] = arrays.get("wavelengths", arrays.get("wavelengths_A"))
     for field, stem in (("W", "W"), ("b", "b"), ("alphas", "alpha"), ("betas", "beta")):
@@ -129,6 +138,21 @@ def _from_npz(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: not a Speculator network: it lacks {', '.join(missing)}")
     return fields
+
+
+def _declared(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """Bytes that a member takes: numpy makes an array as its header says, and then fills it."""
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    size = math.prod(shape) * dtype.itemsize
+    if size > member.file_size:
+        raise ValueError(
+            f"{member.filename}: {size} bytes declared, {member.file_size} in the archive"
+        )
+    return member.file_size
 
 
 def _given(fields: Mapping[str, Any], name: str) -> bool:

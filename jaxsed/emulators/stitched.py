@@ -70,26 +70,8 @@ class StitchedEmulator:
                 training set does not cover their window.
         """
         windows = check_windows(windows)
-        if len(members) != len(windows):
-            raise ValueError(f"expected a window per member ({len(members)}), got {len(windows)}")
+        check_members(members, windows)
         first = members[0]
-        for i, (member, (low, high)) in enumerate(zip(members, windows, strict=True)):
-            for name in ("feature_names", "band_names", "mu_0"):
-                mine, other = getattr(first, name), getattr(member, name)
-                if mine != other:
-                    raise ValueError(f"member {i}: expected {name} {mine}, got {other}")
-            mine, other = ([float(v) for v in vars(m.cosmology).values()] for m in (first, member))
-            if not np.allclose(mine, other):
-                raise ValueError(f"member {i}: its cosmology is not that of member 0")
-            if "redshift" not in member.feature_names:
-                raise ValueError(f"expected members with a redshift, got {member.feature_names}")
-            z = member.feature_names.index("redshift")
-            trained, slack = (float(member.box_low[z]), float(member.box_high[z])), high - low
-            if trained[0] > low + _SLACK * slack or trained[1] < high - _SLACK * slack:
-                raise ValueError(
-                    f"member {i}: expected training on redshifts {low:g} to {high:g}, got "
-                    f"{trained[0]:g} to {trained[1]:g}"
-                )
         training = {
             "windows": [list(window) for window in windows],
             "members": [dict(member.record.training) for member in members],
@@ -314,23 +296,21 @@ class StitchedEmulator:
             ValueError: not such an emulator's file, or a damaged one; the message names the file.
         """
         arrays, attributes = files.read(path, KIND)
-        try:
+        with files.complete(path, "emulator"):
             members = [
                 PhotometricEmulator.from_arrays(_under(arrays, f"members/{i}/"), own)
                 for i, own in enumerate(attributes["members"])
             ]
             record = members[0].record
             members = [dataclasses.replace(member, record=record) for member in members]
+            files.check_shapes(arrays, {"windows": (len(members), 2)})
+            check_members(members, check_windows(arrays["windows"].tolist()))
             emulator = cls._of(members, arrays["windows"])
             error, error_ab = (
-                ErrorSummary(
-                    **{k: jnp.asarray(v, float) for k, v in _under(arrays, f"{name}/").items()}
-                )
+                ErrorSummary.from_arrays(_under(arrays, f"{name}/"), len(emulator.band_names))
                 for name in ("error", "error_ab")
             )
-        except (KeyError, TypeError, ValueError, IndexError) as problem:
-            raise ValueError(f"{path}: not a complete emulator ({problem})") from problem
-        return dataclasses.replace(emulator, error=error, error_ab=error_ab)
+            return dataclasses.replace(emulator, error=error, error_ab=error_ab)
 
 
 def window_weights(redshift: ArrayLike, windows: ArrayLike) -> Array:
@@ -343,6 +323,37 @@ def window_weights(redshift: ArrayLike, windows: ArrayLike) -> Array:
     falling = jnp.sin(0.5 * jnp.pi * (1.0 - fraction)) ** 2
     one = jnp.ones(1)
     return jnp.concatenate([one, rising]) * jnp.concatenate([falling, one])
+
+
+def check_members(
+    members: Sequence[PhotometricEmulator], windows: tuple[tuple[float, float], ...]
+) -> None:
+    """Whether members belong together and cover their windows.
+
+    Raises:
+        ValueError: members of different features, bands, softening or cosmology, without a
+            redshift, or whose training set does not cover their window.
+    """
+    if len(members) != len(windows):
+        raise ValueError(f"expected a window per member ({len(members)}), got {len(windows)}")
+    first = members[0]
+    for i, (member, (low, high)) in enumerate(zip(members, windows, strict=True)):
+        for name in ("feature_names", "band_names", "mu_0"):
+            mine, other = getattr(first, name), getattr(member, name)
+            if mine != other:
+                raise ValueError(f"member {i}: expected {name} {mine}, got {other}")
+        mine, other = ([float(v) for v in vars(m.cosmology).values()] for m in (first, member))
+        if not np.allclose(mine, other):
+            raise ValueError(f"member {i}: its cosmology is not that of member 0")
+        if "redshift" not in member.feature_names:
+            raise ValueError(f"expected members with a redshift, got {member.feature_names}")
+        z = member.feature_names.index("redshift")
+        trained, slack = (float(member.box_low[z]), float(member.box_high[z])), high - low
+        if trained[0] > low + _SLACK * slack or trained[1] < high - _SLACK * slack:
+            raise ValueError(
+                f"member {i}: expected training on redshifts {low:g} to {high:g}, got "
+                f"{trained[0]:g} to {trained[1]:g}"
+            )
 
 
 def check_windows(windows: Windows) -> tuple[tuple[float, float], ...]:

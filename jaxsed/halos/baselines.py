@@ -119,17 +119,26 @@ def load(path: str | Path) -> Baseline:
     Raises FileNotFoundError, and ValueError for another or a damaged file.
     """
     arrays, attributes = files.read(path, KIND)
-    trees = None
-    if "depth" in attributes:
-        trees = Trees.of_arrays(arrays, attributes["depth"])
     if "weights" in arrays and "root_variance" not in arrays:
         raise ValueError(
             f"{path}: a ridge of an earlier version, whose numbers are biased: fit it again"
         )
-    return Baseline(
-        arrays["cuts"], arrays["log_mean"], arrays["excess"], arrays.get("weights"),
-        arrays.get("root_variance"), trees, Record.from_dict(attributes["record"]),
-    )  # fmt: skip
+    with files.complete(path, KIND):
+        record = Record.from_dict(attributes["record"])
+        cuts, bins = arrays["cuts"], (len(record.edges) - 1,)
+        if cuts.ndim != 2 or len(cuts) != len(record.features.names):
+            raise ValueError(f"expected cuts [feature, cut], got shape {cuts.shape}")
+        files.check_shapes(arrays, {"log_mean": bins, "excess": bins})
+        numbers = _numbers(cuts)
+        if "weights" in arrays:
+            files.check_shapes(arrays, {"weights": (1 + numbers, *bins), "root_variance": bins})
+        trees = None
+        if "depth" in attributes:
+            trees = Trees.of_arrays(arrays, attributes["depth"], numbers)
+        return Baseline(
+            cuts, arrays["log_mean"], arrays["excess"], arrays.get("weights"),
+            arrays.get("root_variance"), trees, record,
+        )  # fmt: skip
 
 
 def fit_baseline(
@@ -185,7 +194,7 @@ def fit_baseline(
 def histograms(halos: Halos, record: Record, cuts: np.ndarray) -> np.ndarray:
     """[box, number] voxels with 1, 2, 3 and more halos, then voxels in each bin of each feature."""
     n, (features, inner) = len(halos), cuts.shape
-    out = np.zeros((n, 3 + features * (inner + 1)))
+    out = np.zeros((n, _numbers(cuts)))
     for start in range(0, n, CHUNK):
         rows = np.minimum(np.arange(start, start + CHUNK), n - 1)
         box = pack(halos.take(rows), record.features, record.slots)
@@ -199,6 +208,11 @@ def histograms(halos: Halos, record: Record, cuts: np.ndarray) -> np.ndarray:
                 parts.append(np.bincount(place, minlength=inner + 1))
             out[row] = np.concatenate(parts)
     return out
+
+
+def _numbers(cuts: np.ndarray) -> int:
+    """How many numbers the histograms of a box are."""
+    return 3 + cuts.shape[0] * (cuts.shape[1] + 1)
 
 
 @jax.jit

@@ -67,6 +67,17 @@ class Features:
             std.append(float(values.std()))
         return cls(names, tuple(logs), tuple(mean), tuple(std))
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Features:
+        """From what `dataclasses.asdict` made of it; ValueError where a list is too short."""
+        found = cls(**{name: tuple(v) for name, v in stored.items()})
+        n = len(found.names)
+        if not (n == len(found.logs) == len(found.mean) == len(found.std)):
+            raise ValueError(f"expected logs, mean and std of {n} features")
+        if not all(isinstance(value, int | float) for value in (*found.mean, *found.std)):
+            raise ValueError("expected numbers as mean and std of the features")
+        return found
+
     def of_halos(self, halos: Halos) -> np.ndarray:
         """[halo, feature] standardised.
 

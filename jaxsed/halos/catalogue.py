@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxsed import files
 from jaxsed.reading import hdf5
+from jaxsed.reading.limits import one_line
+from jaxsed.reading.tables import check_table
 
 V_PEAK = "v_peak"
 """The feature that every catalogue has."""
@@ -313,6 +315,7 @@ def read_table(
     lacking = [name for name in ("x", "y", "z", V_PEAK) if name not in columns]
     if lacking:
         raise ValueError(f"no column is named for {', '.join(lacking)}: give {lacking[0]}=COLUMN")
+    check_table(path)
     parts = []
     for part in _parts(path, columns, rows):
         kept = ~(part[V_PEAK] < v_peak_min)  # what is not a number is told of later
@@ -337,10 +340,15 @@ def _parts(path: str | Path, columns: Mapping[str, str], rows: int) -> Iterator[
 
         try:
             table = Table.read(path)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: not a table that astropy reads ({error})") from error
+        # astropy's readers raise nearly anything on a broken file
+        except Exception as error:
+            raise ValueError(
+                f"{path}: not a table that astropy reads ({one_line(error)})"
+            ) from error
         _check_columns(path, columns, table.colnames)
-        yield {name: np.asarray(table[column], float) for name, column in columns.items()}
+        with files.complete(path, "table of halos"):
+            part = {name: np.asarray(table[column], float) for name, column in columns.items()}
+        yield part
         return
     with open(path) as file:
         header = file.readline().lstrip("#").split()

@@ -68,10 +68,10 @@ def load(path: str | Path) -> HaloForest:
     Raises FileNotFoundError, and ValueError for another or a damaged file.
     """
     arrays, attributes = files.read(path, KIND)
-    features = Features(**{name: tuple(v) for name, v in attributes["features"].items()})
-    return HaloForest(
-        Trees.of_arrays(arrays, attributes["depth"]), features, attributes["figures"]
-    )
+    with files.complete(path, KIND):
+        features = Features.from_dict(attributes["features"])
+        trees = Trees.of_arrays(arrays, attributes["depth"], len(features.names))
+        return HaloForest(trees, features, dict(attributes["figures"]))
 
 
 def fit_forest(

@@ -17,12 +17,13 @@ from jax.flatten_util import ravel_pytree
 
 from jaxsed import files
 from jaxsed.halos import formation, networks
-from jaxsed.halos.boxes import Box, Features, mass_function, pack
+from jaxsed.halos.boxes import Box, Features, check_edges, mass_function, pack
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.formation import Shares, Typical
 from jaxsed.halos.networks import Architecture, Network
 from jaxsed.halos.support import Support
 from jaxsed.nets import resnet3d
+from jaxsed.nets.flat import check_sizes, restorer
 
 KIND = "halo network"
 
@@ -57,7 +58,11 @@ def flag_text(flag: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a model was trained on, and how well it did on boxes that it never saw."""
+    """What a model was trained on, and how well it did on the boxes held out of it.
+
+    These also stopped the training and set the calibration, so `validation` is in its favour: the
+    errors on new boxes are measured on boxes that chose nothing.
+    """
 
     kind: str
     edges: tuple[float, ...]
@@ -87,12 +92,24 @@ class Record:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Record:
-        """From what `dataclasses.asdict` made of it."""
-        features = Features(**{name: tuple(v) for name, v in stored.pop("features").items()})
-        support = Support.from_dict(stored.pop("support"))
-        return cls(
-            features=features, support=support, edges=tuple(stored.pop("edges")), **stored
+        """From what `dataclasses.asdict` made of it.
+
+        Raises KeyError, TypeError or ValueError for something else.
+        """
+        known = {"features", "support", "edges"}
+        record = cls(
+            features=Features.from_dict(stored["features"]),
+            support=Support.from_dict(stored["support"]),
+            edges=tuple(check_edges(stored["edges"]).tolist()),
+            **{name: value for name, value in stored.items() if name not in known},
         )
+        n = 1 + 2 * len(record.features.names)
+        if (np.shape(record.support.centre), np.shape(record.support.whiten)) != ((n,), (n, n)):
+            raise ValueError(f"expected a support of {n} numbers")
+        check_sizes([record.slots, record.v_peak_min])
+        if not (record.slots >= 1 and record.box_size > 0 and record.hubble > 0):
+            raise ValueError("expected slots, a box size and a Hubble constant above zero")
+        return record
 
 
 class MassFunctions(NamedTuple):
@@ -225,21 +242,36 @@ def load(path: str | Path) -> HaloModel:
     Raises FileNotFoundError, and ValueError for another or a damaged file.
     """
     arrays, attributes = files.read(path, KIND)
+    with files.complete(path, KIND):
+        return _model(arrays, attributes)
+
+
+def _model(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> HaloModel:
     record = Record.from_dict(attributes["record"])
     stored = attributes["architecture"]
+    check_sizes(stored)
     inner = stored["resnet"] | {"dense": tuple(stored["resnet"]["dense"])}
     sizes = Architecture(
         voxels=stored["voxels"], resnet=resnet3d.Architecture(**inner),
         census=tuple(stored["census"]), counted=stored["counted"],
     )  # fmt: skip
-    blank = networks.init(
-        jax.random.key(0), len(record.features.names), len(record.edges) - 1,
-        typical=attributes["typical"], forming="typical_logit" in arrays, architecture=sizes,
+    bins, count = len(record.edges) - 1, attributes["members"]
+    if not 1 <= count <= len(arrays):
+        raise ValueError(f"{count} members")
+    restore = restorer(
+        lambda: networks.init(
+            jax.random.key(0), len(record.features.names), bins,
+            typical=float(attributes["typical"]), forming="typical_logit" in arrays,
+            architecture=sizes,
+        )
     )  # fmt: skip
-    _, restore = ravel_pytree(blank)
-    members = [restore(jnp.asarray(arrays[f"member{i}"])) for i in range(attributes["members"])]
+    members = [restore(arrays[f"member{i}"]) for i in range(count)]
     usual = factors = None
+    files.check_shapes(arrays, {"log_mean": (bins,), "calibration": (bins,)})
     if "typical_logit" in arrays:
+        shapes = {"logit": (bins,), "log_sfr": (bins,), "scatter": ()}
+        files.check_shapes(arrays, {f"typical_{name}": shapes[name] for name in Typical._fields})
+        files.check_shapes(arrays, {"formation_calibration": (2,)})
         usual = Typical(*(jnp.asarray(arrays[f"typical_{name}"]) for name in Typical._fields))
         factors = jnp.asarray(arrays["formation_calibration"])
     return HaloModel(

@@ -59,11 +59,31 @@ class Trees:
         return {f"trees/{name}": getattr(self, name) for name in names}
 
     @classmethod
-    def of_arrays(cls, arrays: dict[str, np.ndarray], depth: int) -> Trees:
-        """From what `arrays` gave."""
+    def of_arrays(cls, arrays: dict[str, np.ndarray], depth: int, features: int) -> Trees:
+        """From what `arrays` gave, for rows of so many features.
+
+        Raises KeyError or ValueError for arrays that are no trees.
+        """
         names = ("feature", "threshold", "left", "right", "value")
-        stored: Any = {name: jnp.asarray(arrays[f"trees/{name}"]) for name in names}
-        return cls(depth=depth, **stored)
+        stored: Any = {name: arrays[f"trees/{name}"] for name in names}
+        shape = stored["feature"].shape
+        if len(shape) != 2 or not all(shape):
+            raise ValueError(f"expected features [tree, node], got shape {shape}")
+        if stored["value"].ndim != 3 or stored["value"].shape[:2] != shape:
+            raise ValueError(f"expected values [tree, node, output], got {stored['value'].shape}")
+        for name, low, high in (
+            ("feature", -1, features - 1), ("left", 0, shape[1] - 1), ("right", 0, shape[1] - 1)
+        ):  # fmt: skip
+            part = stored[name]
+            if part.shape != shape or part.dtype.kind != "i":
+                raise ValueError(f"expected integers {name} {shape}, got {part.dtype} {part.shape}")
+            if part.min() < low or part.max() > high:
+                raise ValueError(f"{name} from {part.min()} to {part.max()}, not {low} to {high}")
+        if stored["threshold"].shape != shape:
+            raise ValueError(f"expected thresholds {shape}, got {stored['threshold'].shape}")
+        if not isinstance(depth, int) or not 0 <= depth <= shape[1]:
+            raise ValueError(f"a depth of {depth} in trees of {shape[1]} nodes")
+        return cls(depth=depth, **{name: jnp.asarray(part) for name, part in stored.items()})
 
 
 @jax.jit

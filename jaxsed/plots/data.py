@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jaxsed.reading.text import parse_toml
 
 Array = NDArray[Any]
 
@@ -70,7 +71,10 @@ def title(results: Run, row: int) -> str:
 
 def _settings(results: Run, section: str) -> dict[str, Any]:
     """A section of the run's configuration."""
-    return tomllib.loads(str(results.provenance.get("config", ""))).get(section, {})
+    text = str(results.provenance.get("config", ""))
+    config = parse_toml(text, f"configuration in {results.path}")
+    found = config.get(section, {})
+    return found if isinstance(found, dict) else {}
 
 
 def universe_age(results: Run, row: int) -> float:

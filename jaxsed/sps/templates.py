@@ -106,13 +106,15 @@ def read_templates(path: str | Path, kind: type[Table]) -> Table:
     Raises ValueError if the file is damaged, foreign, or holds another kind of table.
     """
     arrays, attributes = files.read(path, KIND)
-    if attributes["table"] != kind.__name__:
-        raise ValueError(f"{path}: holds a {attributes['table']}, expected a {kind.__name__}")
-    fields = {
-        name: _unpack(arrays, name) if name.startswith("ln_") else arrays[name].astype(float)
-        for name in kind._fields
-    }
-    return kind(**fields)
+    if attributes.get("table") != kind.__name__:
+        found = str(attributes.get("table"))[:100]
+        raise ValueError(f"{path}: holds a {found}, expected a {kind.__name__}")
+    with files.complete(path, KIND):
+        fields = {
+            name: _unpack(arrays, name) if name.startswith("ln_") else arrays[name].astype(float)
+            for name in kind._fields
+        }
+        return kind(**fields)
 
 
 _STEPS = 65000

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from jaxsed import files
 from jaxsed.constants import C_LIGHT_KM_S
+from jaxsed.reading import fits as fits_files
 from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import Spectra, spectra
 
@@ -72,25 +72,20 @@ def read_apogee(path: str | Path, *, release: int = 17, visits: bool = False) ->
     Raises FileNotFoundError, and ValueError for another kind of file or an apVisit file without a
     velocity.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no file {path}")
     chips = chips_of(release)
-    try:
-        with fits.open(path, memmap=False) as file:
-            header = file[0].header
-            shape = np.shape(file[1].data)
-            if shape == (3, 4096):
-                flux, error, bad = _visit(path, header, [np.array(f.data) for f in file[1:5]])
-            elif shape[-1:] == (8575,):
-                flux, error, bad = _on_grid(file, visits)
-            else:
-                raise ValueError(
-                    f"{path}: expected an apVisit, apStar or aspcapStar file, whose first image "
-                    f"has 3 x 4096 or 8575 pixels, got {shape}"
-                )
-            normalised = shape[-1:] == (8575,) and not _has_mask(file)
-    except (OSError, IndexError) as error_:
-        raise ValueError(f"{path}: not a readable FITS file ({error_})") from error_
+    with fits_files.opened(path) as file:
+        header = file[0].header
+        shape = np.shape(file[1].data)
+        if shape == (3, 4096):
+            flux, error, bad = _visit(path, header, [_image(path, file, i) for i in range(1, 5)])
+        elif shape[-1:] == (8575,):
+            flux, error, bad = _on_grid(path, file, visits)
+        else:
+            raise ValueError(
+                f"{path}: expected an apVisit, apStar or aspcapStar file, whose first image "
+                f"has 3 x 4096 or 8575 pixels, got {shape}"
+            )
+        normalised = shape[-1:] == (8575,) and not _has_mask(file)
     keep = np.concatenate([np.arange(a, b) for a, b in chips])
     flux, error, bad = flux[:, keep], error[:, keep], bad[:, keep]
     flux[bad], error[bad] = np.nan, np.inf
@@ -108,10 +103,21 @@ def _bad(mask: np.ndarray) -> np.ndarray:
     return (mask.astype(np.int64) & sum(1 << bit for bit in BAD_BITS)) != 0
 
 
-def _on_grid(file: Any, visits: bool) -> tuple[np.ndarray, ...]:
+def _image(path: Any, file: Any, i: int) -> np.ndarray:
+    """The image of an extension, of the shape of the first."""
+    image, first = np.asarray(file[i].data), np.shape(file[1].data)
+    if image.shape != first or image.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{path}: expected numbers of shape {first} in HDU {i}, got {image.dtype} of shape "
+            f"{image.shape}"
+        )
+    return image
+
+
+def _on_grid(path: Any, file: Any, visits: bool) -> tuple[np.ndarray, ...]:
     """Flux, error and bad pixels [spectrum, 8575] of files on the common grid."""
-    flux, error = (np.atleast_2d(np.array(file[i].data, float)) for i in (1, 2))
-    bad = _bad(np.atleast_2d(file[3].data)) if _has_mask(file) else ~(error > 0)
+    flux, error = (np.atleast_2d(np.array(_image(path, file, i), float)) for i in (1, 2))
+    bad = _bad(np.atleast_2d(_image(path, file, 3))) if _has_mask(file) else ~(error > 0)
     # the combinations with two kinds of weights come before the visits
     rows = slice(2, None) if visits and len(flux) > 2 else slice(0, 1)
     return flux[rows], error[rows], bad[rows]

@@ -14,8 +14,10 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxsed import files
+from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import cnn1d, mlp
+from jaxsed.nets.flat import check_sizes, restorer
 from jaxsed.stars.data import Spectra
 
 KIND = "star autoencoder"
@@ -91,15 +93,18 @@ def load(path: str | Path) -> Autoencoder:
     Raises FileNotFoundError, and ValueError for another or a damaged file.
     """
     arrays, attributes = files.read(path, KIND)
-    stored = attributes["settings"].items()
-    given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored}
-    settings = AutoencoderSettings(**given)
-    wave = tuple(arrays["wave"].tolist())
-    _, restore = ravel_pytree(_init(jax.random.key(0), len(wave), settings))
-    return Autoencoder(
-        restore(jnp.asarray(arrays["weights"])), jnp.asarray(arrays["mean"]),
-        jnp.asarray(arrays["scale"]), settings, wave,
-    )  # fmt: skip
+    with files.complete(path, KIND):
+        check_sizes(attributes["settings"])
+        stored = attributes["settings"].items()
+        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored}
+        settings = AutoencoderSettings(**given)
+        wave = tuple(arrays["wave"].ravel().tolist())
+        files.check_shapes(arrays, {"wave": (len(wave),), "mean": (len(wave),), "scale": ()})
+        restore = restorer(lambda: _init(jax.random.key(0), len(wave), settings))
+        return Autoencoder(
+            restore(arrays["weights"]), jnp.asarray(arrays["mean"]),
+            jnp.asarray(arrays["scale"]), settings, wave,
+        )  # fmt: skip
 
 
 def train_autoencoder(
@@ -125,7 +130,7 @@ def train_autoencoder(
     scale = np.sqrt((gap**2).sum() / max(seen.sum(), 1))
     x = (gap / scale).astype(np.float32)
     weight = np.where(seen, scale / np.where(seen, stars.error, 1.0), 0.0).astype(np.float32)
-    key_init, key_fit = jax.random.split(key)
+    key_init, key_fit = jax.random.split(typed_key(key))
 
     def loss(weights: Weights, batch: tuple[Array, Array], key: Array) -> Array:
         keys = jax.random.split(key, batch[0].shape[0])

@@ -100,11 +100,15 @@ def load(path: str | Path) -> Cannon:
     Raises FileNotFoundError, and ValueError for another or a damaged file.
     """
     arrays, attributes = files.read(path, KIND)
-    wave = tuple(arrays.pop("wave").tolist())
-    return Cannon(
-        names=tuple(attributes["names"]), wave=wave,
-        **{name: jnp.asarray(a) for name, a in arrays.items()},
-    )  # fmt: skip
+    with files.complete(path, KIND):
+        wave, names = arrays.pop("wave"), tuple(str(name) for name in attributes["names"])
+        n, k = wave.size, len(names)
+        shapes = {"coefficients": (n, 1 + k + k * (k + 1) // 2), "scatter": (n,)}
+        files.check_shapes(arrays | {"wave": wave}, shapes | {"mean": (k,), "std": (k,)})
+        return Cannon(
+            names=names, wave=tuple(wave.ravel().tolist()),
+            **{name: jnp.asarray(a) for name, a in arrays.items()},
+        )  # fmt: skip
 
 
 def features(scaled: Array) -> Array:

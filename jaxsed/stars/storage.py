@@ -12,6 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxsed import files
+from jaxsed.nets.flat import check_sizes, restorer
 from jaxsed.stars import networks
 from jaxsed.stars.parts import Reach, Record, Scaling
 
@@ -52,9 +53,19 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises FileNotFoundError, and ValueError for another or a damaged file.
     """
     arrays, attributes = files.read(path, KIND)
+    with files.complete(path, KIND):
+        return _fields(arrays, attributes)
+
+
+def _fields(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> dict[str, Any]:
     record = _record(attributes["record"], arrays["wave"])
     restore = _restorer(record, attributes)
     count = attributes["members"]
+    if not 1 <= count <= len(arrays):
+        raise ValueError(f"{count} members")
+    pixels, labels = (len(record.wave),), (len(record.labels),)
+    files.check_shapes(arrays, {"spectrum": pixels, "mean": labels, "std": labels, "limit": ()})
+    files.check_shapes(arrays, dict.fromkeys(CALIBRATIONS, labels))
     laplace = None
     if attributes["laplace"]:
         laplace = tuple(
@@ -65,7 +76,7 @@ def read(path: str | Path) -> dict[str, Any]:
         **{f.name: jnp.asarray(arrays[f.name]) for f in dataclasses.fields(kind)}
     )
     return {
-        "members": tuple(restore(jnp.asarray(arrays[f"member{i}"])) for i in range(count)),
+        "members": tuple(restore(arrays[f"member{i}"]) for i in range(count)),
         "scaling": part(Scaling),
         "reach": part(Reach),
         **{name: jnp.asarray(arrays[name]) for name in CALIBRATIONS},
@@ -76,21 +87,36 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _record(stored: dict[str, Any], wave: np.ndarray) -> Record:
     lists = {name: tuple(stored[name]) for name in ("labels", "low", "high")}
+    if not all(isinstance(name, str) for name in lists["labels"]):
+        raise ValueError(f"labels {lists['labels']}")
+    if not len(lists["labels"]) == len(lists["low"]) == len(lists["high"]):
+        raise ValueError("expected the lowest and highest value of every label")
+    if wave.ndim != 1 or wave.dtype.kind != "f":
+        raise ValueError(f"expected wavelengths [pixel], got {wave.dtype} of shape {wave.shape}")
     return Record(wave=tuple(wave.tolist()), **(stored | lists))
+
+
+def _window(chosen: list[int], pixels: int) -> np.ndarray:
+    window = np.zeros(pixels)
+    window[np.array(chosen, int)] = 1.0
+    return window
 
 
 def _restorer(record: Record, attributes: dict[str, Any]) -> Any:
     """What makes a network of its flat weights."""
+    check_sizes(attributes["architecture"])
     stored = attributes["architecture"].items()
     given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored}
     pixels = len(record.wave)
     elements = [name for name in record.labels if name not in networks.PARAMETERS]
     windows = {
-        name: jnp.zeros(pixels).at[np.array(chosen)].set(1.0)
+        name: _window(chosen, pixels)
         for name, chosen in zip(elements, attributes.get("windows", ()), strict=False)
     }
-    blank = networks.init(
-        jax.random.key(0), record.kind, pixels, record.labels, windows=windows,
-        architecture=networks.Architecture(**given),
+    sizes = networks.Architecture(**given)
+    return restorer(
+        lambda: networks.init(
+            jax.random.key(0), record.kind, pixels, record.labels, windows=windows,
+            architecture=sizes,
+        )
     )  # fmt: skip
-    return ravel_pytree(blank)[1]

@@ -19,6 +19,7 @@ from jaxsed.flow import Flow
 from jaxsed.infer.amortised.context import PhotometricContext, photometric_context
 from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
 from jaxsed.infer.amortised.support import REASONS, Support, support, wider
+from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets.made import Made
 from jaxsed.problem import Problem
@@ -261,6 +262,7 @@ def simulate(
 
     Raises ValueError where hardly any galaxy of the prior is in the simulator's range.
     """
+    key = typed_key(key)
     kept, found, tried = [], 0, 0
     block = _compiled(look)
     while found < n:
@@ -322,7 +324,7 @@ def train(
 
     Raises ValueError as `simulate` does.
     """
-    key_look, key_flow, key_fit = jax.random.split(key, 3)
+    key_look, key_flow, key_fit = jax.random.split(typed_key(key), 3)
     x, data, redshift = simulate(key_look, simulator, FIRST_LOOK, _look)
     softening = np.nanmedian(
         np.where(data.inverse_sigma > 0, 1 / np.maximum(data.inverse_sigma, 1e-30), np.nan), axis=0

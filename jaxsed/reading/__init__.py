@@ -1,0 +1,1 @@
+"""Reading of files that others wrote: what they declare is checked before memory is taken."""
