@@ -42,7 +42,7 @@ names = [m.name for m in pkgutil.walk_packages(jaxsed.__path__, "jaxsed.")
 for name in names:
     importlib.import_module(name)
 changed = [key for key, value in jax.config.values.items() if before.get(key, value) != value]
-lazy = [m for m in ("matplotlib", "corner", "arviz", "distrax", "dask", "fsps") if m in sys.modules]
+lazy = [m for m in ("matplotlib", "corner", "arviz", "distrax", "fsps") if m in sys.modules]
 print(json.dumps({"names": names, "changed": changed, "lazy": lazy,
                   "errors": numpy.geterr() == errors}))
 """
@@ -72,6 +72,17 @@ def test_version_is_told_once():
     )
     assert newest and newest.group(1) == jaxsed.__version__
     assert citation and citation.group(1) == jaxsed.__version__
+
+
+def test_every_extra_is_used():
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    source = "\n".join(path.read_text("utf-8") for path in (REPOSITORY / "jaxsed").rglob("*.py"))
+    for extra in extras.keys() - {"test", "peers", "dev"}:  # of tests, benchmarks and developers
+        for requirement in extras[extra]:
+            module = re.split(r"[\[<>=~!; ]", requirement)[0].replace("-", "_")
+            assert re.search(rf"^\s*(?:import|from) {module}\b", source, re.MULTILINE), extra
 
 
 def test_every_dependency_says_why_it_has_its_range():
