@@ -44,6 +44,17 @@ def test_wrong_physics_is_found(monkeypatch):
     assert not checks.check_physics().ok
 
 
+def test_what_is_not_a_number_is_no_agreement(monkeypatch):
+    """Python's max keeps the first of two values that do not compare."""
+    right = dict(checks.REFERENCE_DERIVED)
+    for name in right:
+        monkeypatch.setattr(checks, "REFERENCE_DERIVED", right | {name: np.nan})
+        assert not checks.check_physics().ok
+    age = cosmology.age
+    monkeypatch.setattr(cosmology, "age", lambda z, c: jnp.where(z == 2.0, jnp.nan, age(z, c)))
+    assert not checks.check_cosmology().ok
+
+
 def test_wrong_posterior_is_found(monkeypatch):
     mean, covariance = checks.gaussian_posterior()
     monkeypatch.setattr(checks, "gaussian_posterior", lambda: (mean, 1.5 * covariance))
@@ -157,6 +168,9 @@ def test_ranks_that_depend_on_the_data_are_found():
     assert kstest(values, "uniform").pvalue > 0.01
     with pytest.raises(ValueError, match="at least 20 galaxies"):
         local_pvalue([1, 2], 99, features[:2])
+    features[7, 0] = np.nan
+    with pytest.raises(ValueError, match="finite features"):
+        local_pvalue(rank_statistics(truth, draws), 99, features)
 
 
 def correlated(scale=1.0, n=2000, seed=0):

@@ -128,7 +128,14 @@ def test_derived_quantities_hang_together(model, thetas, derived):
     span = np.clip(np.minimum(age, t_age[:, None]) - low, 1e-6, None)
     formed = np.cumsum(np.asarray(derived.sfr) * span * 1e9, 1)
     np.testing.assert_allclose(np.log10(formed[:, -1]), thetas.log_mass_formed, atol=1e-3)
-    for time, log_sfr in ((0.1, derived.log_sfr_100myr), (1.0, derived.log_sfr_1gyr)):
+    # Half of the mass, and a tenth, formed within the last t50 and t90.
+    edges = np.concatenate([[0], age])
+    for k in range(N):
+        share = np.concatenate([[0], formed[k]]) / formed[k, -1]
+        ends = np.minimum(edges, t_age[k])
+        for time, expected in ((derived.t50[k], 0.5), (derived.t90[k], 0.1)):
+            assert np.interp(time, ends, share) == pytest.approx(expected, abs=2e-3)
+    for time, log_sfr in ((0.01, derived.log_sfr_10myr), (0.1, derived.log_sfr_100myr), (1.0, derived.log_sfr_1gyr)):
         node = np.argmin(np.abs(age - time))
         np.testing.assert_allclose(np.log10(formed[:, node] / (1e9 * time)), log_sfr, atol=1e-3)
 

@@ -199,6 +199,9 @@ def test_bands_are_found_by_their_curves():
     finer = FilterCurve(wave, 7.0 * np.interp(wave, *CURVES[1], left=0, right=0))
     assert EMULATOR.find_band(finer) == "g"
     assert EMULATOR.find_band(curve(4900.0)) is None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dark = FilterCurve(wave, np.zeros(200))
+        assert EMULATOR.find_band(dark) is None
     assert curve_difference(CURVES[0], CURVES[0]) == pytest.approx(0.0, abs=1e-12)
     assert curve_difference(CURVES[0], CURVES[2]) == pytest.approx(1.0, abs=1e-3)
 

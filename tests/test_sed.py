@@ -99,8 +99,26 @@ def test_birth_clouds_dim_only_the_young(ssp):
         # Outside of clouds all the light is there, and none inside.
         clouded = part._replace(mass=0 * part.mass, upper=0 * part.upper)
         inside, outside = stars.light(populations.Formation(clouded, bare=part), log_z)
-        np.testing.assert_allclose(inside, 0.0, atol=1e-12)
+        np.testing.assert_array_equal(inside, 0.0)
         np.testing.assert_allclose(outside, both[0] + both[1], rtol=1e-5)
+
+
+def test_light_is_split_at_the_age_of_the_birth_clouds(ssp):
+    """A history of all ages: inside of clouds is the light of what is younger, and no other's."""
+    coarse = resample(ssp, np.asarray(ssp.wave)[300:900:60])
+    for age in (0.01, 0.1):
+        stars = populations.populations(coarse, birth_cloud_age=age)
+        log_z = jnp.full(stars.axis.age.shape, -2.0)
+
+        def light(rate, edges, stars=stars, log_z=log_z):
+            part = sfh.piecewise_constant(jnp.asarray(rate), jnp.asarray(edges), stars.axis)
+            return np.asarray(stars.light(populations.Formation(part), log_z))
+
+        whole = light([3.0, 1.0], [0.0, 0.5 * age, 8.0])
+        young = light([3.0, 1.0], [0.0, 0.5 * age, age]).sum(axis=0)
+        old = light([1.0], [0.0, 8.0]).sum(axis=0) - light([1.0], [0.0, age]).sum(axis=0)
+        np.testing.assert_allclose(whole[0], young, rtol=1e-4)
+        np.testing.assert_allclose(whole[1], old, rtol=1e-3)
 
 
 def test_an_inserted_node_changes_nothing(ssp):

@@ -86,6 +86,11 @@ def test_split_shares_the_node_between_young_and_old(axis):
     part = sfh.piecewise_constant(jnp.array([2.0, 1.0]), jnp.array([0.0, 0.2, 12.0]), axis)
     node = 4
     young, old = sfh.split_at(part, node)
+    # Each is the history cut at the node, on that side of it.
+    ends = jnp.array([0.0, float(AGES[node])])
+    alone = sfh.node_mass(sfh.piecewise_constant(jnp.array([2.0]), ends, axis))
+    np.testing.assert_allclose(young, alone[: node + 1], rtol=1e-4)
+    np.testing.assert_allclose(old, (sfh.node_mass(part) - alone)[node:], rtol=1e-3, atol=1e-5)
     assert young.shape == (node + 1,) and old.shape == (AGES.size - node,)
     np.testing.assert_allclose(young.sum(), 2 * AGES[node], rtol=1e-5)
     whole = np.concatenate([young[:-1], young[-1:] + old[:1], old[1:]])

@@ -194,6 +194,30 @@ def test_inside_asks_the_members_that_count():
     assert stitched.outside_features(Theta(redshift=4.5, dust=2.0)) == ("dust", "redshift")
 
 
+def test_sigma_is_that_of_the_members_that_count():
+    """Of a single one its own, in an overlap the weighted mean of both."""
+    own = np.array([[0.01, 0.02, 0.03], [0.1, 0.5, 0.2], [np.nan, np.nan, np.nan]])
+    unknown = ErrorSummary.unknown(3)
+    members = [
+        dataclasses.replace(
+            member(i, WINDOWS[i]), error_ab=unknown.replace(sigma=jnp.asarray(own[i], float))
+        )
+        for i in range(3)
+    ]
+    stitched = StitchedEmulator.create(members, WINDOWS[:3])
+    (low, high), (start, end) = WINDOWS[1][:1] + WINDOWS[0][1:], WINDOWS[1]
+    for redshift, expected in (
+        (1.0, own[0]),
+        (3.0, own[1]),
+        # a quarter of the way through the overlap: sin^2 and cos^2 of 22.5 degrees
+        (low + 0.25 * (high - low), 0.8535534 * own[0] + 0.1464466 * own[1]),
+        (low + 0.75 * (high - low), 0.1464466 * own[0] + 0.8535534 * own[1]),
+    ):
+        found = np.asarray(stitched.sigma(Theta(redshift=redshift)))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert np.isnan(stitched.sigma(Theta(redshift=0.5 * (WINDOWS[2][0] + end)))).all()
+
+
 def test_select_and_find():
     some = STITCHED.select(["r", "u"])
     assert some.band_names == ("r", "u")
