@@ -13,7 +13,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
-from jaxsed.params import LN10, Recoordinated
+from jaxsed.params import LN10, FlatDirichlet, Recoordinated
 from jaxsed.sps.populations import Formation
 from jaxsed.sps.sed import Attenuation
 from jaxsed.sps.sfh import AgeAxis, BasisHistory, IntervalMass, basis_history, burst
@@ -148,7 +148,7 @@ def prior(
     oldest = jnp.minimum(T_BURST_GYR[1], cosmo.age(z_low, cosmology))
     return ProvabgsTheta(
         log_mass_formed=dist.Uniform(6.0, 13.0),
-        beta=dist.Dirichlet(jnp.ones(4)),
+        beta=FlatDirichlet(4),
         f_burst=Recoordinated(dist.Uniform(0.0, 1.0), shift=_burst_light),
         t_burst=Recoordinated(
             dist.LogUniform(T_BURST_GYR[0], oldest), dist.Uniform(T_BURST_GYR[0], oldest)
