@@ -58,8 +58,9 @@ def network(kind: str, settings: st.StarSettings) -> Any:
     """A method: (key, training, test) -> (values, uncertainties)."""
 
     def run(key: Any, train: st.Spectra, test: st.Spectra) -> tuple[np.ndarray, np.ndarray]:
-        model, _ = st.train(key, train, kind, settings=settings, progress=False)
-        found = model.predict(jax.random.fold_in(key, 1), test)
+        key_train, key_predict = jax.random.split(key)
+        model, _ = st.train(key_train, train, kind, settings=settings, progress=False)
+        found = model.predict(key_predict, test)
         return found.value, found.std
 
     return run

@@ -105,7 +105,7 @@ def calibrate(
         the weights the `khat`, `effective` numbers, and the share of galaxies `accepted`.
     """
     simulator = simulator_of(flow, missing, prior)
-    key_mocks, key_draws = jax.random.split(jax.random.key(seed))
+    key_mocks, key_draws, key_chains = jax.random.split(jax.random.key(seed), 3)
     truth, problem = mocks_of(key_mocks, simulator, mocks)
     flow = flow.suited(problem)
 
@@ -137,7 +137,7 @@ def calibrate(
     }
     if mcmc:
         few = np.arange(min(mcmc, mocks))
-        samples = infer.sample(jax.random.split(key_draws, few.size), take(problem, few))
+        samples = infer.sample(jax.random.split(key_chains, few.size), take(problem, few))
         figures["hmc"] = _figures(
             {name: value[few] for name, value in true.items()},
             {name: _thinned(value) for name, value in samples.theta._asdict().items()},

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed import infer, params
+from jaxsed.keys import typed_key
 from jaxsed.likelihood import MAG_TO_RELATIVE, photometry
 from jaxsed.problem import Problem
 from jaxsed.sps.models import GalaxyFamily
@@ -61,7 +62,7 @@ def mock_galaxies(
         depth: AB magnitude of the noise of the sky, 1 sigma, added in quadrature: without it bands
             that dust puts out would be measured as well as any.
     """
-    key_truth, key_noise = jax.random.split(key)
+    key_truth, key_noise = jax.random.split(typed_key(key))
     z = jnp.asarray(redshift, float)
     u = jax.random.normal(key_truth, (len(z), params.dimension(family.prior(z[0]))))
     truth = jax.jit(jax.vmap(lambda z, u: params.draw(family.prior(z), u)))(z, u)

@@ -18,6 +18,7 @@ from jaxsed import stars as st
 from jaxsed.catalog.errors import told
 from jaxsed.catalog.progress import checkpoint_of, counter, forget_checkpoints, told_of
 from jaxsed.catalog.results import check_table_path, save_table
+from jaxsed.keys import typed_key
 from jaxsed.learn import History
 from jaxsed.stars import apogee, cannon, model
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
@@ -168,7 +169,7 @@ def cannon_labels(key: jax.Array, fitted: cannon.Cannon, stars: Spectra) -> Labe
 
         return jax.lax.map(star, (keys, problem.prior, problem.data), batch_size=TOGETHER)
 
-    value, spread, chi2 = map(np.asarray, many(jax.random.split(key, len(stars)), problem))
+    value, spread, chi2 = map(np.asarray, many(jax.random.split(typed_key(key), len(stars)), problem))
     std = np.sqrt((spread**2).sum(axis=-1))
     used = np.isfinite(stars.flux).sum(axis=1)
     lost = (stars.flag & int(StarFlag.NO_PIXELS)) != 0

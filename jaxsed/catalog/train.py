@@ -59,13 +59,10 @@ def simulator(
     """
     low, high = redshift_range
 
-    def draw(key: Array) -> tuple[Array, Any]:
-        key_z, key_theta = jax.random.split(key)
-        redshift = low + (high - low) * jax.random.uniform(key_z)
-        return redshift, family.training_draw(key_theta, redshift)
-
     def one(key: Array, model: GalaxyModel) -> tuple[Array, ...]:
-        redshift, theta = draw(key)
+        key_z, key_theta, key_dz, key_du = jax.random.split(key, 4)
+        redshift = low + (high - low) * jax.random.uniform(key_z)
+        theta = family.training_draw(key_theta, redshift)
         if not tangents:
             return params.features(theta, family.features), model.shape(theta)
 
@@ -76,10 +73,9 @@ def simulator(
 
         # the edges of the box are infinitely far away in normal coordinates
         u = jnp.clip(params.unconstrain(family.prior(redshift), theta), -EDGE, EDGE)
-        key_z, key_u = jax.random.split(jax.random.fold_in(key, 1))
         # as long in redshift as the standard deviation of its uniform distribution
-        dz = (high - low) / math.sqrt(12) * jax.random.normal(key_z)
-        values, changes = jax.jvp(pair, (redshift, u), (dz, jax.random.normal(key_u, u.shape)))
+        dz = (high - low) / math.sqrt(12) * jax.random.normal(key_dz)
+        values, changes = jax.jvp(pair, (redshift, u), (dz, jax.random.normal(key_du, u.shape)))
         return *values, *changes
 
     @jax.jit

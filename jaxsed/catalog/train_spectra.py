@@ -37,6 +37,7 @@ from jaxsed.emulators.train_spectral import (
     SpectrumTarget,
     train_spectrum,
 )
+from jaxsed.keys import typed_key
 from jaxsed.sps.dust import BIRTH_CLOUD_AGE_GYR, CharlotFall, bump_strength
 from jaxsed.sps.models import family
 from jaxsed.sps.populations import Formation, Populations, populations
@@ -254,7 +255,7 @@ def unseen_galaxies(
         return theta, model(theta)
 
     run = jax.jit(lambda keys, model: jax.lax.map(lambda k: one(k, model), keys, batch_size=BLOCK))
-    thetas, ln_flux = run(jax.random.split(key, n), model)
+    thetas, ln_flux = run(jax.random.split(typed_key(key), n), model)
     return thetas, np.asarray(ln_flux)
 
 
@@ -277,6 +278,7 @@ def train_provabgs_spectrum(
         checkpoint: stem of the files that an interrupted training continues from.
         progress: show a progress line.
     """
+    key = typed_key(key)
     inputs = {"smooth": SMOOTH_INPUTS, "burst": BURST_INPUTS}
     box = training_box(redshift_range, model.cosmology)
     parts, notes = {}, {}

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ import numpy as np
 from jax import Array
 
 from jaxsed import files
+from jaxsed.keys import typed_key
+from jaxsed.locks import Held, Lock
 from jaxsed.magnitudes import to_arsinh
 
 Simulate = Callable[[Array, int], tuple[Array, ...]]
@@ -79,8 +82,33 @@ def simulate_pairs(
 
     Raises:
         ValueError: simulations of the wrong shape, more than 1 % of them not finite, or a folder
-            with the pairs of another key, number, shape or label.
+            with the pairs of another key, number, shape or label, or that another process fills.
     """
+    with _alone(folder):
+        return _simulated(key, simulate, n, widths, tangents, folder, label, report)
+
+
+@contextmanager
+def _alone(folder: str | Path | None) -> Iterator[None]:
+    """No other process fills the folder meanwhile."""
+    if folder is None:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        lock = Lock(Path(folder) / "lock")
+    except Held as held:
+        raise ValueError(
+            f"{folder} is in use by {held}: wait until it ends, or use another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _simulated(key, simulate, n, widths, tangents, folder, label, report) -> Pairs:
+    key = typed_key(key)
     arrays, done, rows = _open(key, n, widths * (2 if tangents else 1), folder, label)
     size = min(_CHUNK, n)
     for i in range(done, -(-n // size)):
@@ -120,7 +148,6 @@ def _open(key, n, widths, folder, label):
     if folder is None:
         return [np.empty((n, width), np.float32) for width in widths], 0, 0
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     names = ("features", "f10", "direction", "slope")[: len(widths)]
     paths = [folder / f"{name}.npy" for name in names]
     progress = folder / "pairs.json"

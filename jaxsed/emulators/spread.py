@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxsed.emulators.errors import residuals
 from jaxsed.emulators.photometric import LN_SPREAD, PhotometricEmulator
+from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, fit
 from jaxsed.nets import mlp
 
@@ -68,8 +69,9 @@ def train_spread(
     x = ((np.asarray(features) - shift) / scale).astype(np.float32)
     half = len(x) // 2
     data = (x[:half], z[:half], used[:half].astype(np.float32))
-    layers = _initial(key, x.shape[1], z.shape[1])
-    layers, _ = fit(key, layers, _loss, data, settings=settings, progress=False)
+    key_net, key_fit = jax.random.split(typed_key(key))
+    layers = _initial(key_net, x.shape[1], z.shape[1])
+    layers, _ = fit(key_fit, layers, _loss, data, settings=settings, progress=False)
     ln_spread = np.concatenate(
         [
             np.asarray(jax.vmap(lambda v: _ln_spread(layers, v))(part))

@@ -26,6 +26,7 @@ from jaxsed.emulators.pairs import (
 )
 from jaxsed.emulators.photometric import PhotometricEmulator
 from jaxsed.emulators.record import EmulatorRecord, FilterCurve
+from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
 
@@ -101,6 +102,12 @@ class Keys(NamedTuple):
     test: Array  # of the test pairs
     network: Array  # of the initial network
     shuffles: Array
+    spread: Array  # of the network of errors
+
+    @classmethod
+    def of(cls, key: Array) -> "Keys":
+        """From the key of the run; always the same, so several functions may ask."""
+        return cls(*jax.random.split(typed_key(key), len(cls._fields)))
 
 
 def train_photometric(
@@ -130,13 +137,14 @@ def train_photometric(
         ValueError: simulations of the wrong shape, or more than 1 % of them not finite.
     """
     settings = settings or TrainSettings()
-    key_train, key_test, *_ = Keys(*jax.random.split(key, 4))
+    key = typed_key(key)
+    keys = Keys.of(key)
     began = time.perf_counter()
 
     def pairs(key, n):
         return simulate_pairs(key, simulate, n, target.widths, tangents=settings.sobolev > 0)
 
-    first = pairs(key_train, settings.n_train)
+    first = pairs(keys.train, settings.n_train)
     notes = {
         "simulations_not_finite": first.n_invalid,
         "simulation_seconds": round(time.perf_counter() - began, 1),
@@ -155,7 +163,7 @@ def train_photometric(
         key, data, target._replace(box=box), scaling,
         settings=settings, checkpoint=checkpoint, progress=progress, notes=notes,
     )  # fmt: skip
-    return judged(key, emulator, pairs(key_test, settings.n_test), settings), history
+    return judged(key, emulator, pairs(keys.test, settings.n_test), settings), history
 
 
 def judged(
@@ -163,11 +171,12 @@ def judged(
 ) -> PhotometricEmulator:
     """The emulator with its errors on pairs it has not seen, and how they depend on theta.
 
-    The latter if the settings say so and there are pairs enough.
+    The latter if the settings say so and there are pairs enough.  The key is that of the whole
+    run, see `Keys`.
     """
     emulator = measure_error(emulator, test.features, test.f10)
     if settings.spread and len(test.features) >= spread.MIN_PAIRS:
-        emulator = spread.train_spread(key, emulator, test.features, test.f10)
+        emulator = spread.train_spread(Keys.of(key).spread, emulator, test.features, test.f10)
     return emulator
 
 
@@ -199,12 +208,13 @@ def train_on(
     """
     if target.box is None:
         raise ValueError("expected a target with a box: `box_of(features)` is the training set's")
-    *_, key_net, key_fit = Keys(*jax.random.split(key, 4))
+    key = typed_key(key)
+    keys = Keys.of(key)
     n_features, n_bands = target.widths
     sizes = (n_features, *(settings.width,) * (settings.layers - 1), n_bands)
-    layers = mlp.init(key_net, sizes, settings.activation)
+    layers = mlp.init(keys.network, sizes, settings.activation)
     layers, history = fit(
-        key_fit, layers, _loss_of(settings), data,
+        keys.shuffles, layers, _loss_of(settings), data,
         settings=settings.fit, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     training = {

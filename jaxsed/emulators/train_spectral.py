@@ -27,6 +27,7 @@ from jaxsed.emulators.pairs import box_of
 from jaxsed.emulators.pca import Components, Moments, principal_components
 from jaxsed.emulators.spectral import Resolution, SpectrumEmulator, spectral_window
 from jaxsed.emulators.train import FAST
+from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
 
@@ -211,6 +212,7 @@ def train_spectrum(
             fewer wavelengths than components.
     """
     settings = settings or SpectrumSettings()
+    key = typed_key(key)
     key_train, key_net, key_fit = jax.random.split(key, 3)
     wave = np.asarray(target.wave, float)
     widths = (len(target.parameter_names), wave.size)

@@ -16,6 +16,7 @@ from jaxsed.emulators.photometric import PhotometricEmulator
 from jaxsed.emulators.stitched import WINDOWS, StitchedEmulator, Windows, check_windows
 from jaxsed.emulators.train import EmulatorTarget, TrainSettings, judged, train_on
 from jaxsed.emulators.widths import finished, simulate_sets
+from jaxsed.keys import typed_key
 
 
 def train_stitched(
@@ -53,6 +54,7 @@ def train_stitched(
         raise ValueError(f"expected features with a redshift, got {tuple(target.feature_names)}")
     if settings.fresh:
         raise ValueError("expected settings with fresh=False: pairs are kept and used again")
+    key = typed_key(key)
     members, tests = [], []
     for i, (low, high) in enumerate(windows):
         own_key = jax.random.fold_in(key, i)

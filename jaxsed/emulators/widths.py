@@ -28,6 +28,7 @@ from jaxsed.emulators.pairs import (
 )
 from jaxsed.emulators.photometric import PhotometricEmulator
 from jaxsed.emulators.train import EmulatorTarget, Keys, TrainSettings, judged, train_on
+from jaxsed.keys import typed_key
 from jaxsed.magnitudes import POGSON
 
 
@@ -70,6 +71,7 @@ def choose_width(
             simulations that fail (see `simulate_pairs`).
     """
     settings = settings or TrainSettings()
+    key = typed_key(key)
     widths, survey = _checked(widths, settings, target, sigma_survey, error_floor)
     folder = None if folder is None else Path(folder)
     pairs = (
@@ -126,7 +128,7 @@ def simulate_sets(
     Raises:
         ValueError: see `simulate_pairs`.
     """
-    keys = Keys(*jax.random.split(key, 4))
+    keys = Keys.of(key)
     label = "|".join([target.physics, target.ssp, *target.feature_names, *target.band_names])
     train, test = (
         simulate_pairs(

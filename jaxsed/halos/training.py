@@ -27,6 +27,7 @@ from jaxsed.halos.formation import Formation, Typical
 from jaxsed.halos.model import HaloModel, Record, expected
 from jaxsed.halos.networks import Architecture, Network, Outputs
 from jaxsed.halos.support import Support
+from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 
 VALIDATION = 0.15
@@ -120,6 +121,7 @@ def train(
     Raises ValueError for halos without stellar masses, fewer boxes than a batch, and a bin of mass
     in which no box has a galaxy.
     """
+    key = typed_key(key)
     settings = settings or HaloSettings()
     edges = tuple(check_edges(settings.edges).tolist())
     counts = galaxy_counts(halos, edges)
@@ -230,7 +232,7 @@ def loss_of(
 def calibrated(
     model: HaloModel, held: Halos, counts: np.ndarray, known: Formation | None = None
 ) -> HaloModel:
-    """With uncertainties that are right on average for boxes that the training never saw.
+    """With uncertainties that are right on average for the boxes held out of the training.
 
     The factor of a bin is the root of the mean squared difference in units of the uncertainty; one
     factor for all bins of the shares of quiescent galaxies, and one of their rates.

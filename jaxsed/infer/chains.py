@@ -27,6 +27,16 @@ from jaxsed.infer.laplace import laplace
 from jaxsed.infer.mixture import Mixture
 from jaxsed.problem import Problem
 
+# What a galaxy's key is folded with, before the number of the segment or run: its key is never
+# split, so that no two uses meet.
+BEGIN, SEGMENT, LEARNING, WHOLE, FLOW = range(5)
+
+
+def numbered(key: Array, use: int, number: Any) -> Array:
+    """The key of a galaxy for one of its uses, such as its nth segment."""
+    return jax.random.fold_in(jax.random.fold_in(key, use), number)
+
+
 PRIOR_DRAWS = 20.0
 """Weight, in draws, of the previous whitening when a new one is estimated."""
 
@@ -273,7 +283,11 @@ def _over_galaxies(
 @partial(jax.jit, static_argnames=("chains", "starts", "dense"))
 def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
     """`begin` for a batch of galaxies; `keys` [galaxy]."""
-    one = partial(begin, chains=chains, starts=starts, dense=dense)
+
+    def one(key: Array, problem: Problem) -> Chains:
+        own = numbered(key, BEGIN, 0)
+        return begin(own, problem, chains=chains, starts=starts, dense=dense)
+
     return _over_galaxies(one, problem, 1, 0)(keys, problem)
 
 
@@ -301,7 +315,8 @@ def advance_batch(
     """
 
     def one(key, step, adapt, chains, problem, schedule):
-        return advance(jax.random.fold_in(key, step), problem, chains, adapt, schedule, moves)
+        own = numbered(key, SEGMENT, step)
+        return advance(own, problem, chains, adapt, schedule, moves)
 
     batched = (keys, steps, adapt, chains)
     return _over_galaxies(one, problem, 4, 1)(*batched, problem, schedule)
@@ -315,7 +330,7 @@ def learn_batch(keys: Array, steps: Array, chains: Chains, draws: Array, *, dens
         centre, scale = mixture.spread(draws)
         if not dense:
             scale = jnp.diag(jnp.linalg.norm(scale, axis=1))
-        proposal = mixture.fit(jax.random.fold_in(key, step), draws)
+        proposal = mixture.fit(numbered(key, LEARNING, step), draws)
         learned = chains._replace(centre=centre, scale=scale, proposal=proposal)
         good = jnp.all(jnp.isfinite(scale)) & jnp.all(jnp.isfinite(proposal.scale))
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), learned, chains)

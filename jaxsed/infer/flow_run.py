@@ -43,9 +43,7 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
         for start in range(0, len(waiting), size):
             chosen = np.array(waiting[start : start + size])
             rows = chosen[np.arange(size) % chosen.size]
-            keys = jax.vmap(lambda k, i=number: jax.random.fold_in(k, 3_000_000 + i))(
-                book.keys[rows]
-            )
+            keys = jax.vmap(lambda k, i=number: mc.numbered(k, mc.FLOW, i))(book.keys[rows])
             found = jax.tree.map(
                 lambda a, m=chosen.size: np.asarray(a)[:m],
                 mc.weighted_batch(

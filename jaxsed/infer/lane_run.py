@@ -166,7 +166,7 @@ class LaneRun:
 
     def _learn(self, lanes: Lanes, rows: np.ndarray) -> None:
         chosen = [self.book[g] for g in lanes.galaxies[rows]]
-        steps = np.array([1_000_000 + g.segments for g in chosen])
+        steps = np.array([g.segments for g in chosen])
         lanes.learn(rows, steps, [g.history for g in chosen], dense=self.book.settings.dense)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsed import small
+from jaxsed.keys import typed_key
 from jaxsed.problem import Problem
 
 MAX_STEPS = 40
@@ -55,7 +56,7 @@ def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.
         starts: number of descents.
         spread: standard deviation of the starting points in normal coordinates.
     """
-    points = spread * jax.random.normal(key, (starts, problem.dimension))
+    points = spread * jax.random.normal(typed_key(key), (starts, problem.dimension))
     ends, values = jax.vmap(lambda x: _descend(problem, x))(points)
     best = jnp.argmax(values)
     mean = ends[best]

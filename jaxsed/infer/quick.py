@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsed.infer.laplace import laplace
+from jaxsed.keys import typed_key
 from jaxsed.problem import Problem
 
 
@@ -28,7 +29,7 @@ def pathfinder(
     Returns:
         x [draw, dimension] and the log of posterior over Gaussian density [draw].
     """
-    key_fit, key_start, key_path, key_draw = jax.random.split(key, 4)
+    key_fit, key_start, key_path, key_draw = jax.random.split(typed_key(key), 4)
     fit = laplace(key_fit, problem, starts=starts)
 
     def logdensity(q: Array) -> Array:

@@ -21,6 +21,7 @@ from jaxsed.infer.lanes import padded, take
 from jaxsed.infer.methods import KERNELS, METHODS, WHOLE
 from jaxsed.infer.samples import Samples
 from jaxsed.infer.settings import Settings
+from jaxsed.keys import typed_keys
 from jaxsed.problem import Problem
 
 Keep = Callable[[np.ndarray, Callable[[np.ndarray], Samples]], Any]
@@ -49,10 +50,11 @@ def sample(
     """Draw from the posterior of one galaxy or of a batch.
 
     Args:
-        keys: one key, or one per galaxy [galaxy].  The random numbers of a galaxy depend on its key
-            alone, not on its neighbours or its place among them.  The same batch in any order gives
-            the same draws; a batch of another size is another compiled program, which rounds
-            differently, and its draws agree within their Monte Carlo error.
+        keys: one key, or one per galaxy [galaxy], of either of JAX's kinds.  The random numbers of
+            a galaxy depend on its key alone, not on its neighbours or its place among them.  The
+            same batch in any order gives the same draws; a batch of another size is another
+            compiled program, which rounds differently, and its draws agree within their Monte
+            Carlo error.
         problem: one galaxy, or a batch (see `Problem`) with as many galaxies as keys.
         method: one of `METHODS`, or "auto": draws of a flow made exact by importance weights, HMC
             from these draws where the weights are too uneven, and HMC from its own start where
@@ -66,7 +68,8 @@ def sample(
             function that gives the samples of some of them, which are final: to save them while
             the others are sampled.
 
-    Raises ValueError for an unknown method, for "auto" without a flow or with one of another
+    Raises ValueError for what is no random key, for a prior that `params.check` refuses, for an
+    unknown method, for "auto" without a flow or with one of another
     dimension, and for a batch that does not fit the keys.
     """
     settings = settings or Settings()
@@ -74,6 +77,8 @@ def sample(
         if name not in METHODS and (name != AUTO or name != method):
             known = ", ".join((AUTO, *METHODS))
             raise ValueError(f"unknown method {name!r}: expected one of {known}")
+    keys = typed_keys(keys)
+    params.check(problem.prior, batch=keys.ndim > 0)
     if keys.ndim == 0:
         problem = dataclasses.replace(
             problem,
@@ -154,9 +159,9 @@ def _as_a_whole(
         for start in range(0, len(waiting), WHOLE_BLOCK):
             chosen = np.array(waiting[start : start + WHOLE_BLOCK])
             rows = chosen[np.arange(size) % chosen.size]
-            keys = jax.vmap(lambda k, n=number: jax.random.fold_in(k, 2_000_000 + n))(
-                book.keys[rows]
-            )
+            # The methods one after another must not share their numbers either.
+            run = list(WHOLE).index(method) + len(WHOLE) * number
+            keys = jax.vmap(lambda k, n=run: mc.numbered(k, mc.WHOLE, n))(book.keys[rows])
             found = mc.whole_batch(
                 mc.place(keys), mc.place_problem(take(book.problem, rows)),
                 run=WHOLE[method], settings=book.settings, length=length,

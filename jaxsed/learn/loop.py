@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.keys import typed_key
 from jaxsed.learn import checkpoints
 from jaxsed.learn.progress import ProgressLine
 from jaxsed.learn.settings import FitSettings, History, Stage, make_optimizer
@@ -88,6 +89,7 @@ def fit(
     settings = settings or FitSettings()
     check_model(model)
     stages = settings.stages()
+    key = typed_key(key)
     key_data, key_split, key_epochs = jax.random.split(key, 3)
     fresh = callable(data)
     first = data(key_data) if fresh else data

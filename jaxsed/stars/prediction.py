@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.keys import typed_key
 from jaxsed.stars.networks import Network, Outputs
 from jaxsed.stars.parts import Reach, Scaling
 
@@ -30,6 +31,7 @@ class Found(NamedTuple):
 
 def draw_masks(key: Array, members: tuple[Network, ...], draws: int) -> Any:
     """Masks of each draw of each member; None without draws or where a network has no dropout."""
+    key = typed_key(key)
     if draws == 0:
         return (None,) * len(members)
     keys = jax.random.split(key, len(members))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.stars import networks
 from jaxsed.stars.batches import Batch, batch_of, scaling_of
@@ -97,7 +98,8 @@ def train(
     good = np.isfinite(stars.labels).any(axis=1) & np.isfinite(stars.flux).any(axis=1)
     stars = stars.take(np.flatnonzero(good))
     assert stars.labels is not None
-    key_split, *keys = jax.random.split(key, settings.members + 1)
+    key = typed_key(key)
+    key_split, *keys, key_calibration = jax.random.split(key, settings.members + 2)
     order = np.asarray(jax.random.permutation(key_split, len(stars)))
     held_count = max(1, round(VALIDATION * len(stars)))
     shown, held = stars.take(order[held_count:]), stars.take(order[:held_count])
@@ -137,7 +139,7 @@ def train(
     )  # fmt: skip
     if settings.laplace:
         return with_laplace(model, shown, held), histories
-    return calibrated(model, jax.random.fold_in(key, 1), held), histories
+    return calibrated(model, key_calibration, held), histories
 
 
 def _noise(stars: Spectra, settings: StarSettings) -> Any:
