@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from jaxsed.catalog.flags import TEXT, Flag
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -28,6 +32,31 @@ def test_every_cell_was_executed_in_order_without_error():
         assert outputs, path
         assert not [o for o in outputs if o["output_type"] == "error"], path
         assert "/home/" not in json.dumps(outputs), path
+
+
+def text_of(path: Path) -> str:
+    """All that the cells of a notebook print or show as a table, tags left out."""
+    shown = []
+    for cell in code_cells(path):
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            shown += [output.get("text", []), data.get("text/html") or data.get("text/plain", [])]
+    return re.sub(r"<[^>]*>", " ", "\n".join("".join(part) for part in shown))
+
+
+@pytest.mark.skipif(not NOTEBOOKS, reason="notebooks/ is not part of a source distribution")
+def test_posteriors_that_are_shown_meet_the_bar():
+    """A reader takes what a notebook shows for what the package does."""
+    counted = 0
+    for path in NOTEBOOKS:
+        text = text_of(path)
+        assert TEXT[Flag.NOT_CONVERGED] not in html.unescape(text), path
+        assert not re.search(r"(meets the bar|passes): False", text), path
+        told = re.findall(r"(\d+) (?:galaxies )?of (\d+)[;,]? (\d+)? ?meet the bar", text)
+        for few, many, third in told:
+            assert (third or few) == many, path
+        counted += len(told) + len(re.findall(r"(meets the bar|passes): True", text))
+    assert counted >= 4
 
 
 @pytest.mark.slow
