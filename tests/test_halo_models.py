@@ -81,13 +81,17 @@ def test_an_ensemble_is_a_mixture_of_its_members(monkeypatch, small):
     np.testing.assert_allclose(
         found.count_std**2, own + np.var([e.count for e in each], axis=0), rtol=1e-3
     )
-    for name in ("quiescent", "log_sfr"):
-        values = [getattr(e.formation, name) for e in each]
-        own = np.mean([getattr(e.formation, f"{name}_std") ** 2 for e in each], axis=0)
-        np.testing.assert_allclose(getattr(found.formation, name), np.mean(values, 0), rtol=1e-4)
-        std = getattr(found.formation, f"{name}_std")
-        # a member by itself tells of its own number of galaxies
-        np.testing.assert_allclose(std, np.sqrt(own + np.var(values, axis=0)), rtol=0.1)
+    # of star formation, the scatter of so many galaxies as the ensemble expects
+    share = np.stack([e.formation.quiescent for e in each])
+    rate = np.stack([e.formation.log_sfr for e in each])
+    scatter = float(both.typical.scatter)
+    for name, values, own in (
+        ("quiescent", share, share * (1 - share) / np.maximum(found.count, 1.0)),
+        ("log_sfr", rate, scatter**2 / np.maximum(found.count * (1 - share), 1.0)),
+    ):
+        told = getattr(found.formation, name), getattr(found.formation, f"{name}_std")
+        np.testing.assert_allclose(told[0], values.mean(axis=0), rtol=1e-4)
+        np.testing.assert_allclose(told[1] ** 2, own.mean(0) + values.var(0), rtol=1e-3)
 
 
 def test_the_scatter_of_shares_and_rates_is_that_of_drawn_galaxies():
