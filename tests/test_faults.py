@@ -1,6 +1,7 @@
 """Faults of machines and people: kills, full disks, damaged parts, two runs at once, odd names."""
 
 import ast
+import dataclasses
 import errno
 import json
 import os
@@ -20,6 +21,7 @@ from jaxsed.catalog import writer
 from jaxsed.catalog.config import load_config
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
+from jaxsed.catalog.flows import shipped_flow
 from jaxsed.catalog.results import load_results, save_table
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.catalog.tables import read_catalog
@@ -363,6 +365,22 @@ def test_output_taken_over_where_locks_are_not_seen(inputs, tmp_path, at_once, m
         fit(inputs, output, engine=Overtaken())
     assert not output.exists()
     assert_whole(fit(inputs, output, resume=True))
+
+
+def test_one_process_fills_a_folder_of_pairs(tmp_path):
+    import jax
+
+    from jaxsed.emulators.pairs import simulate_pairs
+
+    def simulate(key, n):
+        assert (tmp_path / "lock").exists()
+        with pytest.raises(ValueError, match=f"in use by process {os.getpid()} on"):
+            simulate_pairs(jax.random.key(0), simulate, 4, (2, 1), folder=tmp_path)
+        return np.ones((n, 2), np.float32), np.ones((n, 1), np.float32)
+
+    pairs = simulate_pairs(jax.random.key(0), simulate, 4, (2, 1), folder=tmp_path)
+    assert pairs.features.shape == (4, 2)
+    assert not (tmp_path / "lock").exists()
 
 
 # ------------------------------------------------------------------ parts
@@ -727,6 +745,80 @@ def test_small_chunks_share_a_part(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "PART_BYTES", 1)
     fit(inputs, tmp_path / "s.h5")
     assert kept[-1] == 3
+
+
+def test_samples_of_finished_galaxies_are_those_of_the_end():
+    import jax
+    from test_infer import SETTINGS, linear_problem
+
+    from jaxsed import infer
+    from jaxsed.problem import stack
+
+    rng = np.random.default_rng(3)
+    problem = stack([linear_problem(rng)[0] for _ in range(7)])
+    early = {}
+
+    def keep(finished, samples):
+        new = np.array([g for g in finished if g not in early][::-1], int)
+        if new.size:
+            early.update({int(g): (samples(new), i) for i, g in enumerate(new)})
+
+    keys = jax.random.split(jax.random.key(0), 7)
+    samples = infer.sample(keys, problem, settings=SETTINGS, keep=keep)
+    assert sorted(early) == [int(g) for g in np.flatnonzero(samples.diagnostics.passes())]
+    assert len(early) >= 5
+    for g, (found, i) in early.items():
+        np.testing.assert_array_equal(found.x[i], samples.x[g])
+        np.testing.assert_array_equal(found.log_density[i], samples.log_density[g])
+        np.testing.assert_allclose(found.theta.a[i], samples.theta.a[g], rtol=1e-6)
+        np.testing.assert_allclose(found.flux[i], samples.flux[g], rtol=1e-5)
+        np.testing.assert_array_equal(found.diagnostics.rhat[i], samples.diagnostics.rhat[g])
+        assert found.method[i] == samples.method[g]
+
+
+def test_engine_hands_over_what_it_returns(monkeypatch):
+    """With the real model, and a sampler that finishes the galaxies at some places first."""
+    import jax
+
+    from jaxsed import infer
+    from jaxsed.catalog.engine import make_engine
+    from jaxsed.examples import __path__ as examples
+
+    config = load_config(Path(examples[0]) / "goodss.toml")
+    sampler = dataclasses.replace(config.sampler, method="auto")
+    config = dataclasses.replace(config, sampler=sampler)
+    observations = read_catalog(Path(examples[0]) / "goodss.ecsv", config).rows(np.arange(5))
+    engine = make_engine(config, running.load_filters(config))
+    engine.prepare(observations.redshift)
+    assert engine.provenance["flow_checksum"] == files.checksum(shipped_flow("provabgs_goodss"))
+    assert len(engine.provenance["ssp_checksum"]) == 64
+    assert len(engine.provenance["emulator_checksum"]) == 64
+    places, kept = np.array([3, 1]), {}
+
+    def sample(keys, problem, *, keep=None, **options):
+        book = infer.book.Book(keys, problem, options["settings"], options["derive"])
+        x = jax.vmap(lambda key: jax.random.normal(key, (2, 40, problem.dimension)))(keys)
+        runs = [infer.whole.Whole(np.asarray(a), np.zeros(a.shape[:2])) for a in x]
+        book.diagnose(np.arange(len(runs)), runs, "test")
+        keep(places, book.samples)
+        return book.samples()
+
+    monkeypatch.setattr("jaxsed.infer.sample", sample)
+    seeds = running.seeds_of(0, list(observations.id), observations.occurrence)
+    whole = engine(
+        list(observations.id), observations, seeds,
+        lambda finished, result: kept.update(result=result(finished)),
+    )  # fmt: skip
+    for name, values in kept["result"]._asdict().items():
+        expected = getattr(whole, name)
+        if not isinstance(values, dict):
+            values, expected = {name: values}, {name: expected}
+        for key, value in values.items():
+            wanted = np.asarray(expected[key])[places]
+            if wanted.dtype.kind == "f":
+                np.testing.assert_allclose(value, wanted, rtol=1e-4, err_msg=key)
+            else:
+                assert np.array_equal(value, wanted), key
 
 
 def test_order_of_finishing_does_not_matter(one_chunk, tmp_path, at_once):
