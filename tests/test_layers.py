@@ -19,7 +19,8 @@ PACKAGE = REPOSITORY / "jaxsed"
 LAYERS = {
     "types": 0, "constants": 0, "params": 0, "quantiles": 0, "keys": 0, "cosmology": 0,
     "magnitudes": 0,
-    "small": 0, "likelihood": 0, "spectra": 2, "files": 0, "locks": 0, "wavelengths": 0, "reading": 0,
+    "small": 0, "likelihood": 0, "spectra": 2, "files": 0, "locks": 0, "wavelengths": 0,
+    "reading": 0,
     "sps": 1, "nets": 1, "learn": 1, "problem": 1,
     "emulators": 2, "flow": 2, "stars": 2, "halos": 2,
     "infer": 3,

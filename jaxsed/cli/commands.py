@@ -123,10 +123,13 @@ def calibrate(
     """Are a flow's posteriors right? Ranks, p-p curves and coverage on galaxies it never saw."""
     prepare_process()
     from jaxsed.catalog import calibrate as calibration
+    from jaxsed.catalog.errors import told
     from jaxsed.infer import amortised
 
+    with told():
+        flow = amortised.load(model)
     found = calibration.calibrate(
-        amortised.load(model), mocks=mocks, draws=draws, seed=seed, missing=missing, mcmc=mcmc
+        flow, mocks=mocks, draws=draws, seed=seed, missing=missing, mcmc=mcmc
     )
     calibration.write(found, output)
     typer.echo(f"{found['accepted']:.1%} of {mocks} galaxies accepted by their weights")

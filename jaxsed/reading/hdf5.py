@@ -139,7 +139,9 @@ class Reader:
         """An attribute that is one text; ValueError if there is none such."""
         value = self.attribute(name, of)
         if not isinstance(value, str):
-            raise ValueError(f"{self.path}: expected a text as attribute {name!r}, got {_of(value)}")
+            raise ValueError(
+                f"{self.path}: expected a text as attribute {name!r}, got {_of(value)}"
+            )
         return value
 
     def number_attribute(self, name: str, of: str = "/") -> float:
@@ -341,7 +343,8 @@ class Reader:
         if self._size > _SCANNED:
             return 0
         longest, at = 0, 0
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
+        access = mmap.ACCESS_READ
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=access) as m:
             while (at := m.find(b"GCOL\x01\0\0\0", at)) >= 0:
                 end = min(at + int.from_bytes(m[at + 8 : at + 16], "little"), len(m))
                 place = at + 16

@@ -69,7 +69,7 @@ def _check_parquet(path: Path, length: int) -> None:
 
 def _check_votable(path: Path, length: int) -> None:
     with _content(path) as file:
-        text = file.read(memory_limit(length))
+        text = file.read(length)
     for tag in re.findall(rb"<(?:\w+:)?STREAM\b[^>]*>", text, re.IGNORECASE):
         if re.search(rb"\bhref\s*=", tag, re.IGNORECASE):
             raise ValueError(f"{path}: a table whose content is elsewhere (STREAM href)")
@@ -89,13 +89,13 @@ def _check_text(path: Path, length: int) -> None:
     with _content(path) as file:
         while block := file.read(_BLOCK):
             *whole, rest = (rest + block).split(b"\n")
+            # the header is among the first lines
+            widest = max([widest, *map(_words, whole[: max(0, 1000 - lines)])])
             lines += len(whole)
             comments += sum(len(line) for line in whole if line.startswith(b"#"))
-            if lines <= 1000 or len(whole) < 2:  # the header is among the first lines
-                widest = max([widest, *(_words(line) for line in [*whole[:1000], rest])])
             if len(rest) > FREE or comments > _HEADER:
                 raise ValueError(f"{path}: a line or a header too long for a table")
-    cells = widest * (lines + 1)
+    cells = max(widest, _words(rest)) * (lines + 1)
     if cells > max(_CELLS, 4 * length):
         raise ValueError(
             f"{path}: a header of {widest} columns and {lines} lines in {megabytes(length)}: rows "

@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed import files
 from jaxsed.stars import networks, prediction, storage
 from jaxsed.stars.data import Spectra, StarFlag, check_grid
 from jaxsed.stars.networks import Network
@@ -122,4 +123,11 @@ def load(path: str | Path) -> StarModel:
 
     Raises FileNotFoundError, and ValueError for another or a damaged file.
     """
-    return StarModel(**storage.read(path))
+    found = StarModel(**storage.read(path))
+    with files.complete(path, storage.KIND):  # without computing anything: do the parts fit?
+        flux = jnp.zeros((1, len(found.record.wave)))
+        masks = (None,) * len(found.members)
+        labels = jax.eval_shape(prediction.predict_batch, found, flux, masks).value
+        if labels.shape != (1, len(found.record.labels)):
+            raise ValueError(f"{labels.shape[1]} outputs for {len(found.record.labels)} labels")
+    return found

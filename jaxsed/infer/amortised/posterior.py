@@ -172,6 +172,9 @@ def _made(
 ) -> Amortised:
     part = {name: jnp.asarray(values, float) for name, values in arrays.items()}
     layers = range(attributes["layers"])
+    stored = sum(name.startswith("blocks/hidden") for name in arrays)
+    if stored != 2 * len(layers):
+        raise ValueError(f"{attributes['layers']} layers, but weights and biases of {stored / 2:g}")
     blocks = Made(
         hidden=tuple((part[f"blocks/hidden{k}"], part[f"blocks/hidden_bias{k}"]) for k in layers),
         **{name: part[f"blocks/{name}"] for name in Made._fields if name != "hidden"},
