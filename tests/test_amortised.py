@@ -177,6 +177,19 @@ def test_a_prior_that_allows_more_is_outside():
     assert reasons(narrow.suited(problem).outside(one_of(problem, 0))) == "prior"
 
 
+@pytest.mark.parametrize(("row", "reason"), [(0, "magnitude"), (1, "noise")])
+def test_what_is_not_a_number_is_outside(row, reason):
+    problem, mean, *_ = problems(1)
+    where = guess(mean[0], 0.8).support
+    one, at = one_of(problem, 0), jnp.array([True, True, False])
+    raw = jnp.zeros((2, 3))
+    assert reasons(where(one, raw, at)) == "inside"
+    assert reason in reasons(where(one, raw.at[row, 0].set(jnp.nan), at))
+    assert reasons(where(one, raw.at[row, 2].set(jnp.nan), at)) == "inside"  # it is missing
+    lost = one.replace(prior=prior(jnp.nan))
+    assert reasons(where(lost, raw, at)) == "redshift"
+
+
 def test_auto_without_a_flow_is_refused():
     problem, *_ = problems(1)
     with pytest.raises(ValueError, match="needs a flow"):

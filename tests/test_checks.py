@@ -34,18 +34,21 @@ def test_self_check_stops_in_time(monkeypatch):
 
 
 def test_wrong_cosmology_is_found(monkeypatch):
+    assert checks.check_cosmology().ok
     monkeypatch.setattr(cosmology, "WMAP9", cosmology.PLANCK15)
     assert not checks.check_cosmology().ok
 
 
 def test_wrong_physics_is_found(monkeypatch):
     changed = tuple(m + 0.01 for m in checks.REFERENCE_MAGNITUDES)
+    assert checks.check_physics().ok
     monkeypatch.setattr(checks, "REFERENCE_MAGNITUDES", changed)
     assert not checks.check_physics().ok
 
 
 def test_what_is_not_a_number_is_no_agreement(monkeypatch):
     """Python's max keeps the first of two values that do not compare."""
+    assert checks.check_physics().ok and checks.check_cosmology().ok
     right = dict(checks.REFERENCE_DERIVED)
     for name in right:
         monkeypatch.setattr(checks, "REFERENCE_DERIVED", right | {name: np.nan})

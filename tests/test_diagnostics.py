@@ -226,6 +226,10 @@ def test_independent_draws_meet_the_bar(book):
 @pytest.mark.parametrize("cap", [399.0, 0.0, np.nan])
 def test_the_cap_of_the_effective_number_counts(book, cap):
     assert not book.diagnose(np.arange(3), runs(book, effective=cap), "hmc").any()
+    for galaxy in book.galaxies:  # in what is told as well
+        assert not np.any(galaxy.diagnostics.ess_bulk > cap)
+        assert not np.any(galaxy.diagnostics.ess_tail > cap)
+        assert np.isnan(cap) == np.isnan(galaxy.diagnostics.ess_tail).all()
 
 
 def test_a_cap_of_another_galaxy_does_not_count(book):

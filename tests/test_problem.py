@@ -225,3 +225,23 @@ def test_stacked_problems_are_mapped_over_data_and_prior():
 def test_bad_photometry(flux, error, message):
     with pytest.raises(ValueError, match=message):
         photometry(np.array(flux), np.array(error))
+
+
+@pytest.mark.parametrize("sigma", [[0.01, np.nan], [0.01, np.inf], [0.01, -0.1]])
+def test_an_emulator_error_that_is_not_known_is_refused_where_it_is_used(sigma):
+    flux, error = np.ones((3, 2)), np.full((3, 2), 0.1)
+    with pytest.raises(ValueError, match="emulator errors that are finite"):
+        photometry(flux, error, emulator_sigma=np.array(sigma))
+    kind = np.tile([1, 0], (3, 1))
+    data = photometry(flux, error, kind, error_floor=0.0, emulator_sigma=np.array(sigma))
+    total = np.hypot(0.1, 0.01 * 0.4 * np.log(10))
+    np.testing.assert_allclose(data.inverse_sigma, np.tile([1 / total, 0], (3, 1)), rtol=1e-5)
+
+
+def test_the_error_floor_is_a_fraction_of_the_observed_flux():
+    flux, error = np.array([2.0, -3.0]), np.array([0.1, 0.2])
+    data = photometry(flux, error, error_floor=0.05)
+    sigma = np.sqrt(error**2 + (0.05 * flux) ** 2)
+    np.testing.assert_allclose(data.inverse_sigma, 1 / sigma, rtol=1e-6)
+    model = np.array([50.0, 40.0])  # which does not enter the uncertainty
+    np.testing.assert_allclose(data.residuals(model), (model - flux) / sigma, rtol=1e-5)

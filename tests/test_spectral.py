@@ -117,6 +117,15 @@ def test_a_jump_would_be_found():
     assert rows[1]["jump"] == pytest.approx(np.hypot(1e-2, 1.4e-3), rel=0.1)
 
 
+def test_joints_near_the_ends_are_compared_with_the_neighbours_there_are():
+    rng = np.random.default_rng(0)
+    residual = np.geomspace(1.0, 1e-3, 40) * rng.normal(size=(500, 40))
+    change = np.sqrt(np.mean(np.diff(residual, axis=1) ** 2, axis=0))
+    first, last = joint_jumps(residual, np.arange(40.0), [2.5, 37.5])
+    assert first["usual"] == pytest.approx(np.median(change[[0, 1, *range(3, 11)]]))
+    assert last["usual"] == pytest.approx(np.median(change[[*range(29, 37), 38]]))
+
+
 def test_published_settings():
     rates = [stage.rate(0.5) for stage in KWON.stages()]
     assert rates == [1e-3, 5e-4, 1e-4, 5e-5, 1e-5, 5e-6, 1e-6]

@@ -233,6 +233,12 @@ def test_blurred_data_are_refused_with_numbers():
     assert spectrum_problem(rest, observed, prior(), max_blur=11.0).dimension == 5
     with pytest.raises(ValueError, match="no pixel is left"):
         spectrum_problem(rest, observed, prior(), mask_blurred=True)
+    # Where the widths are not known they are not sharp enough.
+    unknown = fake_rest(fwhm=np.nan)
+    with pytest.raises(ValueError, match="sharper than the model"):
+        spectrum_problem(unknown, observed, prior())
+    with pytest.raises(ValueError, match="no pixel is left"):
+        spectrum_problem(unknown, observed, prior(), mask_blurred=True)
     # A galaxy whose stars move fast enough is smooth enough.
     fast = spectrum_problem(rest, observed, prior(), velocity_dispersion=600.0)
     assert "velocity_dispersion" in fast.prior._fields

@@ -131,6 +131,20 @@ def test_validation_finds_the_errors_put_in():
         validate(emulator, x, f10, np.full(4, 0.02))
 
 
+def test_bands_whose_errors_were_not_measured_say_so():
+    rng = np.random.default_rng(2)
+    noise = 0.01 * rng.normal(size=(20_000, 5))
+    emulator, x, f10 = pairs_with_error(make_emulator(), noise)
+    f10 = f10 * np.array([1, 1e-9, 1, 1, 1])  # too faint for an AB magnitude
+    found = validate(emulator, x, f10, np.full(5, 0.02))
+    assert not np.isfinite(found.error.sigma[1])
+    assert [bool(name) for name in found.columns()["tail"]] == [True, False, True, True, True]
+    validate_module.error_view(found)
+    none = validate(emulator, x, 1e-9 * f10, np.full(5, 0.02))
+    assert none.columns()["tail"] == [""] * 5
+    assert "not measured" in list(validate_module.error_view(none).columns[1].cells)
+
+
 def test_pictures_of_a_validation():
     rng = np.random.default_rng(2)
     noise = 0.01 * rng.standard_t(4, size=(5000, 5))
