@@ -358,9 +358,10 @@ def _log_student_density(df: Array, t: Array) -> Array:
 
 def _student_bounds(df: Array, p: Array, q: Array) -> tuple[Array, Array]:
     low = _beta_bounds((df / 2, jnp.full_like(df, 0.5)), 2 * p, jnp.ones_like(p))[0]
-    # asinh(z) >= -ln(2 |z| + 1), and no number is longer than the largest
+    # asinh(z) >= -ln(2 |z| + 1).  Products of z and its derivatives must be numbers: in 32-bit a t
+    # of half a degree of freedom ends at 1e21, with 1e-11 beyond.
     reach = 0.5 * (jnp.log(df) - low) + jnp.log(2.0)
-    limit = jnp.log(jnp.finfo(p.dtype).max) - 1.0
+    limit = 0.55 * jnp.log(jnp.finfo(p.dtype).max)
     return -jnp.minimum(jax.nn.softplus(reach), limit), jnp.zeros_like(p)
 
 
@@ -541,7 +542,9 @@ def _(prior: dist.HalfCauchy, value: Array) -> tuple[Array, Array]:
 def _(prior: dist.Levy, p: Array, q: Array) -> Array:
     # x = c / z^2 with z half-normal
     z = _by_half(p, q, lambda p: -ndtri(p / 2), lambda q: jnp.sqrt(2.0) * erfinv(q))
-    return prior.loc + prior.scale / z**2
+    # Smaller z, beyond seven standard deviations in 32-bit, would have an infinite derivative.
+    z = jnp.maximum(z, 10 * jnp.finfo(z.dtype).tiny ** (1 / 3))
+    return prior.loc + prior.scale * (1 / z) ** 2
 
 
 @tails.register

@@ -89,9 +89,9 @@ def spectrum_problem(
         cosmology: sets the distance; that of `rest` if not given.  The ages that `prior` allows
             should be of the same.
 
-    Raises ValueError where the data are sharper than the model or outside of it, where bands are
-    out of reach, where an aperture is to be inferred without photometry, and where `rest` is of
-    another cosmology than the one given.
+    Raises ValueError for a prior that `params.check` refuses, where the data are sharper than the
+    model or outside of it, where bands are out of reach, where an aperture is to be inferred
+    without photometry, and where `rest` is of another cosmology than the one given.
     """
     limits = _redshift_range(prior.redshift, redshift_range)
     star = _dispersion(velocity_dispersion)
@@ -112,7 +112,9 @@ def spectrum_problem(
         data = Joint(_photometry_data(photometry, photometry_floor), data)
     elif not params.is_fixed(ln_aperture):
         raise ValueError("an aperture is not known from a spectrum alone: give photometry")
-    return Problem(params.extended(prior, **extra), forward, data)
+    whole = params.extended(prior, **extra)
+    params.check(whole)
+    return Problem(whole, forward, data)
 
 
 def spectrum_part(problem: Problem) -> tuple[SpectrumModel, Spectrum]:

@@ -275,7 +275,7 @@ class Engine:
 
     def _check_priors(self) -> None:
         prior = self.family.prior(0.5)
-        for name in self.config.prior:
+        for name, entry in self.config.prior.items():
             if name not in prior._fields or name == "redshift":
                 known = [f for f in prior._fields if f != "redshift"]
                 raise JaxsedError(
@@ -285,6 +285,10 @@ class Engine:
             width = params.widths(prior)[prior._fields.index(name)]
             if width != 1:
                 raise JaxsedError(f"[prior]: {name} is a vector, whose prior cannot be replaced.")
+            try:
+                params.distribution(entry.distribution, *entry.args)
+            except ValueError as error:
+                raise JaxsedError(f"[prior]: {name}: {error}.") from None
 
     def _prior(self, redshift: np.ndarray) -> Any:
         """Priors of a batch: leaves with a galaxy axis."""
