@@ -611,8 +611,6 @@ def _same_support(base: dist.Distribution, prior: dist.Distribution, support: An
                 )
 
 
-
-
 def dimension(prior: Theta) -> int:
     """Number of standard-normal coordinates of a prior."""
     return sum(widths(prior))
