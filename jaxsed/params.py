@@ -521,7 +521,9 @@ def _width(leaf: Any) -> int:
     if is_fixed(leaf):
         return 0
     leaf = _base(leaf)
-    if leaf.batch_shape:
+    # One galaxy of a batch still claims the batch's shape: its leaves tell.
+    dimensions = max((jnp.ndim(part) for part in jax.tree.leaves(leaf)), default=0)
+    if leaf.batch_shape and dimensions > len(leaf.event_shape):
         raise _refusal(
             leaf, f"it is a batch of shape {leaf.batch_shape}: one vector is made by to_event(1)"
         )

@@ -242,10 +242,10 @@ TABLES = {
         in_catalog("105,", "105,1,2,3,"), ["cannot read the catalogue"],
     ),
     "truncated HDF5": (
-        as_format("t.h5", "hdf5", keep=0.5), ["cannot read the catalogue", "hdf5", "truncated"],
+        as_format("t.h5", "hdf5", keep=0.5), ["not a readable HDF5 file", "truncated"],
     ),
-    "truncated FITS": (as_format("t.fits", "fits", keep=0.5), ["cannot read", "fits"]),
-    "truncated parquet": (as_format("t.parquet", "parquet", keep=0.5), ["cannot read", "parquet"]),
+    "truncated FITS": (as_format("t.fits", "fits", keep=0.5), ["t.fits", "its header declares"]),
+    "truncated parquet": (as_format("t.parquet", "parquet", keep=0.5), ["not a readable parquet file"]),
     "truncated VOTable": (as_format("t.vot", "votable", keep=0.5), ["cannot read", "votable"]),
     "CSV called FITS": (
         lambda run: run._replace(catalog=run.catalog.rename(run.folder / "t.fits")),
@@ -369,8 +369,8 @@ def newer(path: Path) -> None:
 
 
 FILES = {
-    "truncated": (truncated, ["cannot open", "cut short"]),
-    "text": (lambda path: path.write_text("hello"), ["cannot open"]),
+    "truncated": (truncated, ["not a readable HDF5 file", "truncated"]),
+    "text": (lambda path: path.write_text("hello"), ["not a readable HDF5 file"]),
     "foreign HDF5": (foreign, ["not a result of"]),
     "newer": (newer, ["newer jaxsed", "schema 99"]),
     "gone": (lambda path: path.unlink(), ["no result file"]),
