@@ -98,7 +98,8 @@ def check_sampler(method: str = "hmc") -> Check:
 
 
 # Apparent magnitudes and derived quantities of one galaxy, made once with this package in 64 bit
-# on a wavelength grid five times finer (ln_step 0.001) than the default that is tested; birth clouds of 10 Myr.
+# on a wavelength grid five times finer (ln_step 0.001) than the default that is tested, with birth
+# clouds of 10 Myr.
 REFERENCE_BANDS = ("sdss_u0", "sdss_r0", "twomass_Ks")
 REFERENCE_REDSHIFT = 0.1
 REFERENCE_MAGNITUDES = (19.5239160, 17.6303881, 16.5222491)

@@ -244,8 +244,8 @@ TABLES = {
     "truncated HDF5": (
         as_format("t.h5", "hdf5", keep=0.5), ["not a readable HDF5 file", "truncated"],
     ),
-    "truncated FITS": (as_format("t.fits", "fits", keep=0.5), ["t.fits", "its header declares"]),
-    "truncated parquet": (as_format("t.parquet", "parquet", keep=0.5), ["not a readable parquet file"]),
+    "truncated FITS": (as_format("t.fits", "fits", keep=0.5), ["its header declares"]),
+    "truncated parquet": (as_format("t.parquet", "parquet", keep=0.5), ["not a readable parquet"]),
     "truncated VOTable": (as_format("t.vot", "votable", keep=0.5), ["cannot read", "votable"]),
     "CSV called FITS": (
         lambda run: run._replace(catalog=run.catalog.rename(run.folder / "t.fits")),

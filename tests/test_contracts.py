@@ -135,7 +135,9 @@ def test_derived_quantities_hang_together(model, thetas, derived):
         ends = np.minimum(edges, t_age[k])
         for time, expected in ((derived.t50[k], 0.5), (derived.t90[k], 0.1)):
             assert np.interp(time, ends, share) == pytest.approx(expected, abs=2e-3)
-    for time, log_sfr in ((0.01, derived.log_sfr_10myr), (0.1, derived.log_sfr_100myr), (1.0, derived.log_sfr_1gyr)):
+    for time, log_sfr in (
+        (0.01, derived.log_sfr_10myr), (0.1, derived.log_sfr_100myr), (1.0, derived.log_sfr_1gyr),
+    ):  # fmt: skip
         node = np.argmin(np.abs(age - time))
         np.testing.assert_allclose(np.log10(formed[:, node] / (1e9 * time)), log_sfr, atol=1e-3)
 

@@ -205,7 +205,7 @@ def test_sigma_is_that_of_the_members_that_count():
         for i in range(3)
     ]
     stitched = StitchedEmulator.create(members, WINDOWS[:3])
-    (low, high), (start, end) = WINDOWS[1][:1] + WINDOWS[0][1:], WINDOWS[1]
+    (low, high), end = WINDOWS[1][:1] + WINDOWS[0][1:], WINDOWS[1][1]
     for redshift, expected in (
         (1.0, own[0]),
         (3.0, own[1]),

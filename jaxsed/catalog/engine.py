@@ -126,9 +126,8 @@ class Engine:
         late = [f.name for f, may in zip(self.filters, self._may_be_dusty(), strict=True) if may]
         if late:
             self.note(
-                f"bands beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest, where dust emission is not "
-                "modelled, lose their weight at redshifts where they are: "
-                f"{', '.join(late)}"
+                f"bands beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest, where dust emission is "
+                f"not modelled, lose their weight at redshifts where they are: {', '.join(late)}"
             )
 
     def _may_be_dusty(self) -> np.ndarray:

@@ -169,7 +169,8 @@ def cannon_labels(key: jax.Array, fitted: cannon.Cannon, stars: Spectra) -> Labe
 
         return jax.lax.map(star, (keys, problem.prior, problem.data), batch_size=TOGETHER)
 
-    value, spread, chi2 = map(np.asarray, many(jax.random.split(typed_key(key), len(stars)), problem))
+    keys = jax.random.split(typed_key(key), len(stars))
+    value, spread, chi2 = map(np.asarray, many(keys, problem))
     std = np.sqrt((spread**2).sum(axis=-1))
     used = np.isfinite(stars.flux).sum(axis=1)
     lost = (stars.flag & int(StarFlag.NO_PIXELS)) != 0

@@ -89,7 +89,7 @@ def universe_age(results: Run, row: int) -> float:
 
 
 def error_floor(results: Run) -> float:
-    """The likelihood's error floor as a fraction of the observed flux; 0 where the run does not say."""
+    """The likelihood's error floor, a fraction of the observed flux; 0 where a run does not say."""
     if not results.provenance.get("config"):
         return 0.0
     return float(_settings(results, "likelihood").get("error_floor", DEFAULT_FLOOR))
