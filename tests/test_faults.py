@@ -421,7 +421,7 @@ SPOILED = {
     "a flipped byte": flipped,
     "of another kind": lambda path: component(path),
     "of another run": rewritten(lambda arrays, attributes: attributes.update(run="another")),
-    "without its run": rewritten(lambda arrays, attributes: attributes.clear()),
+    "without its run": rewritten(lambda arrays, attributes: attributes.pop("run")),
     "short": rewritten(shortened),
     "one dataset less": rewritten(lambda arrays, attributes: arrays.pop("numbers/summary/a_v")),
     "rows beyond the table": rewritten(
@@ -458,6 +458,9 @@ HEADERS = {
     "half": '{"schema": "jaxs',
     "empty": "",
     "list": "[]",
+    "other version": (
+        '{"schema": "jaxsed-run 1", "run": "a", "replaces": false, "identity": {}}'
+    ),
     "no identity": '{"schema": "jaxsed-run 2", "run": "a", "replaces": false}',
     "brackets": "[" * 100_000,
 }
