@@ -74,6 +74,7 @@ def test_random_numbers_are_those_of_the_galaxy(five, keys):
         assert np.abs(twins[i] - twins[j]).max(axis=-1).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_posterior_is_the_same_in_another_batch(five, keys):
     """Within the Monte Carlo error of the means, by the effective number of the draws."""
     settings = dataclasses.replace(SHORT, draws=300, retries=2)
@@ -89,6 +90,7 @@ def test_the_posterior_is_the_same_in_another_batch(five, keys):
         np.testing.assert_allclose(a.std(axis=0), b.std(axis=0), rtol=4 / np.sqrt(min(ess)))
 
 
+@pytest.mark.slow
 def test_weights_of_a_flow_are_those_of_the_galaxy():
     problem, mean, *_ = problems(5)
     flow = guess(mean.mean(0), 0.7)
@@ -109,6 +111,7 @@ def test_weights_of_a_flow_are_those_of_the_galaxy():
     assert np.mean(np.abs(together.x[3] - apart.x[0]) < 1e-3) > 0.9
 
 
+@pytest.mark.slow
 def test_one_galaxy_and_a_batch_of_one_are_the_same(keys):
     problem, *_ = linear_problem(np.random.default_rng(0))
     alone = infer.sample(keys[0], problem, method="hmc", settings=SHORT)
