@@ -156,23 +156,21 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A whole file of each kind."""
-    return {
-        kind: Path(make(tmp_path_factory.mktemp("whole"))) for kind, (make, _, _) in KINDS.items()
-    }
+    """A whole file of a kind, made once."""
+    return functools.cache(lambda kind: Path(KINDS[kind][0](tmp_path_factory.mktemp("whole"))))
 
 
 @pytest.fixture
 def copied(whole, tmp_path):
     def copy(kind):
-        return Path(shutil.copy(whole[kind], tmp_path / whole[kind].name))
+        return Path(shutil.copy(whole(kind), tmp_path / whole(kind).name))
 
     return copy
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_files_are_read(whole, kind):
-    KINDS[kind][1](whole[kind])
+    KINDS[kind][1](whole(kind))
 
 
 def declared_8_tb(file, name):
@@ -357,14 +355,18 @@ def test_one_text_that_thousands_of_entries_point_to(tmp_path):
     data[places[1] : places[1] + 16 * n] = reference * n
     path.write_bytes(data)
 
-    def read(path):
+    def texts(path):
         with hdf5.opened(path) as file:
             file.texts("many")
 
-    refused(read, path, "many", "declared")
+    def attribute(path):
+        with hdf5.opened(path) as file:
+            file.attribute("short")
+
+    refused(texts, path, "many", "declared")
+    refused(attribute, path, "short", "declared")
     with hdf5.opened(path) as file:
         assert file.texts("one")[0] == long
-    refused(lambda p: hdf5.opened(p).__enter__().attribute("short"), path, "short")
 
 
 def test_real_data_are_read_however_large(tmp_path):
@@ -428,7 +430,7 @@ def flips(folder, count, seed):
 def test_flipped_bytes_never_give_other_content(tmp_path):
     tracemalloc.start()
     try:
-        assert flips(tmp_path, 400, 0) > 100
+        assert flips(tmp_path, 200, 0) > 50
         assert tracemalloc.get_traced_memory()[1] < MEMORY
     finally:
         tracemalloc.stop()
@@ -478,12 +480,15 @@ def test_odd_attributes(copied, kind, name, hostility):
     refused(KINDS[kind][1], path)
 
 
-@functools.cache
+def zeros(make):
+    """A network whose weights are zero."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(make))
+
+
 def star_network():
     """Untrained."""
-    member = networks.init(
-        jax.random.key(0), "bcnn", PIXELS, LABELS, architecture=SMALL
-    )
+    key = jax.random.key(0)
+    member = zeros(lambda: networks.init(key, "bcnn", PIXELS, LABELS, architecture=SMALL))
     n, f = len(LABELS), SMALL.dense[1]
     return StarModel(
         members=(member,), laplace=None, calibration=jnp.ones(n), calibration_flux=jnp.ones(n),
@@ -495,13 +500,13 @@ def star_network():
     )  # fmt: skip
 
 
-@functools.cache
 def halo_network():
     """Untrained."""
     found = universe(6)
     features = Features.of(found)
     sizes = settings().architecture
-    member = halo_networks.init(jax.random.key(0), len(features.names), 3, architecture=sizes)
+    key = jax.random.key(0)
+    member = zeros(lambda: halo_networks.init(key, len(features.names), 3, architecture=sizes))
     record = halo_model.Record(
         "resnet", (9.5, 10.0, 10.5, 11.0), features, 25.0, 0.7, 0.0, Support.of(found, features),
         256, 6, 0,
