@@ -41,6 +41,7 @@ def fit(keys, problem, rows, settings):
     return infer.sample(keys[rows], take(problem, rows), method="hmc", settings=settings)
 
 
+@pytest.mark.slow
 def test_the_order_of_a_batch_does_not_matter(five, keys):
     rows = [3, 0, 4]
     first = fit(keys, five, rows, SHORT)
@@ -61,6 +62,7 @@ def first_draws(keys, problem, rows):
     return segment.x[:, :, :5]
 
 
+@pytest.mark.slow
 def test_random_numbers_are_those_of_the_galaxy(five, keys):
     """Among two others and among four its chains set out on the same way."""
     few = first_draws(keys, five, [0, 1, 2])

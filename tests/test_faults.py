@@ -779,6 +779,7 @@ def test_samples_of_finished_galaxies_are_those_of_the_end():
         assert found.method[i] == samples.method[g]
 
 
+@pytest.mark.slow
 def test_engine_hands_over_what_it_returns(monkeypatch):
     """With the real model, and a sampler that finishes the galaxies at some places first."""
     import jax
