@@ -56,7 +56,7 @@ def first_draws(keys, problem, rows):
     """[galaxy, chain, draw, dimension] of the first transitions of galaxies in lanes of their own
     number."""
     rows = np.array(rows)
-    lanes = Lanes(keys[rows], take(problem, rows), np.arange(rows.size), padded(rows.size))
+    lanes = Lanes(keys, problem, rows, padded(rows.size))
     lanes.begin(chains=4, starts=2, dense=True)
     segment = lanes.advance(np.zeros(rows.size, int), np.zeros(rows.size, bool), _schedule(), MOVES)
     return segment.x[:, :, :5]

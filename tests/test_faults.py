@@ -688,7 +688,7 @@ class Gradual(FakeEngine):
 
         self.calls.append(list(ids))
         for done in range(1, len(ids)):
-            keep(np.arange(len(ids))[-done:], result)
+            keep(np.arange(len(ids))[::-1][:done], result)
             if done == self.dies_at:
                 raise KeyboardInterrupt
         return result(np.arange(len(ids)))
