@@ -62,7 +62,6 @@ def first_draws(keys, problem, rows):
     return segment.x[:, :, :5]
 
 
-@pytest.mark.slow
 def test_random_numbers_are_those_of_the_galaxy(five, keys):
     """Among two others and among four its chains set out on the same way."""
     few = first_draws(keys, five, [0, 1, 2])
