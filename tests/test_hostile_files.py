@@ -177,7 +177,12 @@ def declared_8_tb(file, name):
     old = file[name]
     shape = (10**12,) if old.ndim == 1 else (10**12, *old.shape[1:])
     del file[name]
-    file.create_dataset(name, shape, "f8", chunks=(1000, *old.shape[1:]))
+    file.create_dataset(name, shape, "f8")
+
+
+def many_chunks(file, name):
+    del file[name]
+    file.create_dataset(name, (10**7,), "f8", chunks=(1,))
 
 
 def bomb(file, name):
@@ -250,6 +255,7 @@ def missing(file, name):
 HOSTILE = {
     "8 TB declared": (declared_8_tb, "in a file of"),
     "6.4 GB in 6 MB": (bomb, "declared"),
+    "ten million chunks": (many_chunks, "chunks"),
     "a chunk of 4 GB": (huge_chunk, "chunks"),
     "link to another file": (external_link, "link"),
     "link within the file": (soft_link, "link"),
@@ -266,7 +272,7 @@ HOSTILE = {
 }
 
 
-LARGE = ("8 TB declared", "6.4 GB in 6 MB", "a chunk of 4 GB")
+LARGE = ("8 TB declared", "ten million chunks", "6.4 GB in 6 MB", "a chunk of 4 GB")
 
 
 @pytest.mark.parametrize("hostility", HOSTILE)
@@ -592,7 +598,7 @@ def test_hostile_fits(tmp_path, read):
     refused(read, path, "declares")
     path = image(tmp_path)
     header_says(path, NAXIS1=-1)
-    refused(read, path)
+    refused(read, path, "negative axis")
     path = image(tmp_path)
     header_says(path, NAXIS2=10**15, NAXIS1=0)
     refused(read, path)
