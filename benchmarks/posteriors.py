@@ -28,7 +28,7 @@ from jaxsed.catalog.mocks import agreement, fit_mocks, mock_galaxies, scalars
 from jaxsed.catalog.validate import Request, physics_of
 from jaxsed.checks import rank_pvalue, rank_statistics
 from jaxsed.cli import prepare_process
-from jaxsed.emulators import load_emulator
+from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.plots import rank_histograms
 
 
@@ -65,7 +65,7 @@ def main() -> None:
         )  # fmt: skip
         return samples, time.perf_counter() - began
 
-    sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
+    sigma = measured_sigma(emulator)
     found, seconds = fit(emulator, sigma, np.arange(n))
     ok = found.diagnostics.passes()
     every: dict[str, np.ndarray] = {}

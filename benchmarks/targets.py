@@ -12,7 +12,7 @@ from flax import struct
 
 from jaxsed.catalog.mocks import mock_galaxies
 from jaxsed.catalog.validate import Request, physics_of
-from jaxsed.emulators import load_emulator
+from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.likelihood import MAG_TO_RELATIVE, photometry
 from jaxsed.problem import Problem
 
@@ -85,7 +85,7 @@ def target(name: str, n: int, seed: int) -> Problem:
     galaxies, physics, _ = physics_of(emulator, Request())
     z = np.random.default_rng(seed).uniform(low, high, n)
     mocks = mock_galaxies(jax.random.key(seed), galaxies, physics, z, noise=NOISE, depth=depth)
-    sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
+    sigma = measured_sigma(emulator)
     error = np.hypot(mocks.noise, MAG_TO_RELATIVE * sigma * mocks.flux)
     data = photometry(mocks.observed, error, error_floor=0.0)
     return Problem(mocks.prior, emulator, data)

@@ -1,6 +1,7 @@
 """The shipped flow in a catalogue run, and its calibration on mocks."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -49,6 +50,22 @@ def test_the_shipped_flow_knows_subsets_of_its_bands(shipped):
     assert without.record.parameters.count("redshift") == 1
     with pytest.raises(ValueError, match="provabgs_goodss, provabgs_sdss"):
         flows.shipped_flow("euclid")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_flow_of_the_fewest_other_bands_is_taken(monkeypatch, order):
+    """Not the first by name."""
+
+    def flow(*bands):
+        return SimpleNamespace(
+            record=SimpleNamespace(model="provabgs", bands=bands), select=lambda _: bands,
+            context=SimpleNamespace(free_redshift=False),
+        )  # fmt: skip
+
+    many, few, other = flow(*BANDS, "twomass_J"), flow(*BANDS), flow("twomass_J")
+    monkeypatch.setattr(flows, "flow_files", lambda: [many, few, other][::order])
+    monkeypatch.setattr(flows.amortised, "load", lambda path: path)
+    assert flows.find_flow(config(), BANDS[:2], free_redshift=False) == BANDS
 
 
 def test_a_flow_that_does_not_fit_is_refused(tmp_path, shipped):

@@ -111,6 +111,14 @@ def test_baselines_learn_and_are_saved(seen, unseen, tmp_path, kind):
     np.testing.assert_allclose(again.count, found.count, rtol=1e-6)
 
 
+@pytest.mark.parametrize("periodic", [True, False])
+def test_a_part_of_a_simulation_is_not_looked_at_across_its_faces(seen, periodic):
+    once = dataclasses.replace(settings(periodic=periodic).fit, epochs=1)
+    short = dataclasses.replace(settings(periodic=periodic), fit=once)
+    trained, _ = ha.train(jax.random.key(0), seen, settings=short, progress=False)
+    assert trained.members[0].resnet.architecture.wrap is periodic
+
+
 def test_a_saved_network_is_the_same(trained, unseen, tmp_path):
     trained.save(tmp_path / "m.h5")
     again = model.load(tmp_path / "m.h5")

@@ -14,9 +14,10 @@ from jaxsed.catalog import train
 from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.engine import make_engine
 from jaxsed.catalog.errors import JaxsedError
-from jaxsed.catalog.predictors import _content, find_emulator, load_grid
+from jaxsed.catalog.predictors import _content, find_emulator, load_grid, make_predictor
 from jaxsed.catalog.run import fit_catalog, load_filters
 from jaxsed.catalog.tables import read_catalog
+from jaxsed.catalog.validate import Request, validate_emulator
 from jaxsed.cosmology import PLANCK15, WMAP9
 from jaxsed.emulators import (
     EmulatorRecord,
@@ -24,7 +25,9 @@ from jaxsed.emulators import (
     PhotometricEmulator,
     StitchedEmulator,
     load_emulator,
+    measured_sigma,
 )
+from jaxsed.emulators.summary import summary
 from jaxsed.nets import mlp
 from jaxsed.sps.models import IGM, family
 from jaxsed.sps.photometry import load_filter, make_filter
@@ -147,6 +150,61 @@ def test_an_emulator_follows_the_configuration(inputs):
     emulator_of(filters, birth_cloud_age=0.1).save(cache_of(folder) / "a.h5")
     found = find_emulator(config, filters, np.array([0.1, 0.2]), load_grid(config))
     assert found is not None and found[0].stem == "a"
+
+
+def partly_measured(filters):
+    """An emulator whose error in the second band was not measured."""
+    emulator = emulator_of(filters)
+    sigma = np.asarray(emulator.error_ab.sigma).copy()
+    sigma[1] = np.nan
+    error = dataclasses.replace(emulator.error_ab, sigma=sigma)
+    return dataclasses.replace(emulator, error_ab=error)
+
+
+def test_an_error_that_was_not_measured_does_not_count_as_none(inputs):
+    """Asked for, such an emulator is refused before any galaxy; else the physics is taken."""
+    _, path, folder = inputs
+    config = load_config(path)
+    filters, redshift = load_filters(config), np.array([0.1, 0.2])
+    emulator = partly_measured(filters)
+    emulator.save(cache_of(folder) / "a.h5")
+    with pytest.raises(JaxsedError, match="error was not measured in green: leave"):
+        make_predictor(config, filters, redshift)
+    path.write_text(path.read_text().replace(MODEL, MODEL.replace('"emulator"', '"auto"')))
+    assert make_predictor(load_config(path), filters, redshift).kind == "physics"
+    with pytest.raises(ValueError, match="not measured in green"):
+        measured_sigma(emulator)
+    np.testing.assert_allclose(measured_sigma(emulator_of(filters)), 0.01, rtol=1e-6)
+    with pytest.raises(JaxsedError, match="not measured in green"):
+        validate_emulator(emulator, Request(posteriors=2))
+
+
+def test_a_correlation_that_was_not_measured_counts_as_none(inputs):
+    """Two bands that no test galaxy had light in at once."""
+    _, path, folder = inputs
+    config = load_config(path)
+    filters = load_filters(config)
+    emulator = emulator_of(filters)
+    covariance = 1e-4 * np.full((4, 4), 0.5) + 1e-4 * np.diag(np.full(4, 0.5))
+    covariance[0, 3] = covariance[3, 0] = np.nan
+    error = dataclasses.replace(emulator.error_ab, covariance=covariance)
+    dataclasses.replace(emulator, error_ab=error).save(cache_of(folder) / "a.h5")
+    found = make_predictor(config, filters, np.array([0.1, 0.2])).correlation
+    expected = np.full((4, 4), 0.5) + np.diag(np.full(4, 0.5))
+    expected[0, 3] = expected[3, 0] = 0.0
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_summary_tells_bands_that_were_not_measured(inputs):
+    _, path, folder = inputs
+    filters = load_filters(load_config(path))
+    for emulator, worst in (
+        (partly_measured(filters), "0.01 mag; 1 of 4 bands not measured"),
+        (emulator_of(filters), "0.01 mag"),
+        (emulator_of(filters, sigma=np.nan), "not measured"),
+    ):
+        emulator.save(folder / "a.h5")
+        assert summary(folder / "a.h5").largest_error == worst
 
 
 def test_a_named_emulator_of_other_physics_is_refused(inputs):

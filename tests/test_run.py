@@ -28,7 +28,7 @@ def test_rows_come_in_chunks_and_in_order(inputs, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if "r.h5" in p.name] == ["r.h5"]
 
 
-def test_result_depends_on_the_id_and_not_on_batch_or_order(inputs, tmp_path):
+def test_random_numbers_go_by_the_id_and_not_by_batch_or_order(inputs, tmp_path):
     catalog, config = inputs
     first = fit_catalog(config, catalog, tmp_path / "a.h5", engine=FakeEngine(), progress=False)
     lines = catalog.read_text().splitlines()

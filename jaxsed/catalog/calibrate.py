@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed import checks, files, infer
-from jaxsed.emulators import load_emulator
+from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.infer import amortised as am
 from jaxsed.infer import chains
 from jaxsed.infer.amortised import Amortised
@@ -48,13 +48,13 @@ def simulator_of(
     """The simulator that a flow was trained with, or with another chance of missing bands, or
     another prior.
 
-    Raises ValueError for an emulator that is not there.
+    Raises ValueError for an emulator that is not there, or whose error was not measured.
     """
     record = flow.record
     emulator = load_emulator(record.emulator).select(record.bands)
-    sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
     return Simulator(
-        forward=emulator, noise=flow.noise, emulator_sigma=jnp.asarray(sigma, float),
+        forward=emulator, noise=flow.noise,
+        emulator_sigma=jnp.asarray(measured_sigma(emulator), float),
         redshift=jnp.asarray(record.redshift), magnitudes=jnp.asarray(record.magnitudes),
         prior=prior or flow.prior, model=record.model, emulator=record.emulator,
         bands=record.bands, anchor=record.bands.index(record.anchor),

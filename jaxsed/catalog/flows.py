@@ -33,15 +33,18 @@ def shipped_flow(name: str) -> Path:
 def find_flow(config: Config, bands: Sequence[str], *, free_redshift: bool) -> Amortised | None:
     """The flow that is configured, or a shipped one of this model that knows all the bands.
 
+    Of several shipped ones, that with the fewest other bands: bands that a run lacks are a part of
+    a flow's training, but a small one.
+
     Raises JaxsedError for a configured file that cannot be read or is of another model or bands.
     """
     name = config.sampler.flow
     if name == "shipped":
-        for shipped in flow_files():
-            found = amortised.load(shipped)
-            if not _misfit(found, config, bands, free_redshift):
-                return found.select(bands)
-        return None
+        known = [amortised.load(shipped) for shipped in flow_files()]
+        fitting = [f for f in known if not _misfit(f, config, bands, free_redshift)]
+        if not fitting:
+            return None
+        return min(fitting, key=lambda found: len(found.record.bands)).select(bands)
     path = config.find_file(name)
     if path is None:
         raise JaxsedError(f"[sampler] flow = {name!r}: no such file.")

@@ -52,9 +52,7 @@ def train_file(
         settings = halos.HaloSettings(
             edges=tuple(edges), v_peak_min=v_peak_min, members=members, periodic=periodic
         )
-        resnet = dataclasses.replace(
-            settings.architecture.resnet, width=channels, wrap=periodic
-        )
+        resnet = dataclasses.replace(settings.architecture.resnet, width=channels)
         settings = dataclasses.replace(
             settings,
             architecture=dataclasses.replace(settings.architecture, resnet=resnet),

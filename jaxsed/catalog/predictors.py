@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsed import cosmology as cosmo
 from jaxsed.catalog.config import Config
-from jaxsed.catalog.errors import JaxsedError
+from jaxsed.catalog.errors import JaxsedError, told
 from jaxsed.emulators import (
     FilterCurve,
     PhotometricEmulator,
@@ -22,6 +22,7 @@ from jaxsed.emulators import (
     emulator_files,
     is_photometric,
     load_emulator,
+    measured_sigma,
 )
 from jaxsed.likelihood import MAG_TO_RELATIVE
 from jaxsed.sps.models import GalaxyFamily, family
@@ -198,7 +199,8 @@ def make_predictor(
     ``predictor = "auto"`` takes the one with fewer multiplications among the direct physics and
     an emulator within the error budget.
 
-    Raises JaxsedError if an emulator is asked for and none covers the bands.
+    Raises JaxsedError if an emulator is asked for and none covers the bands, or its error was not
+    measured in all of them.
     """
     galaxies = family(config.model.physics)
     grid = load_grid(config)
@@ -242,10 +244,12 @@ def make_predictor(
 
 
 def _emulated(path, emulator, physics, grid, reachable, reason) -> Predictor:
-    sigma = np.asarray(emulator.error_ab.sigma, float)
+    sigma = measured_sigma(emulator)
     covariance = np.asarray(emulator.error_ab.covariance, float)
     scale = np.sqrt(np.diag(covariance))
     correlation = covariance / np.maximum(np.outer(scale, scale), 1e-30)
+    # NaN of two bands that no test galaxy has both light in: as independent as without correlation
+    correlation = np.nan_to_num(correlation)
     provenance = {
         "predictor": "emulator",
         "emulator": path.name,
@@ -261,6 +265,8 @@ def _emulated(path, emulator, physics, grid, reachable, reason) -> Predictor:
 def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
     worst, allowed = _worst(emulator), _allowed(floor)
     if wanted == "emulator":
+        with told():
+            measured_sigma(emulator)
         return True, f"as configured; its largest error is {worst:.4f} mag"
     if not worst <= allowed:
         return False, f"the emulator's error of {worst:.4f} mag exceeds {allowed:.4f} mag"

@@ -18,12 +18,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as View
 
 from jaxsed import files, infer, params
-from jaxsed.catalog.errors import JaxsedError
+from jaxsed.catalog.errors import JaxsedError, told
 from jaxsed.catalog.mocks import Agreement, agreement, fit_mocks, mock_galaxies
 from jaxsed.catalog.results import save_table
 from jaxsed.catalog.train import EDGE, simulator
 from jaxsed.catalog.validate_spectrum import GALAXIES, SpectrumOutcome, validate_spectrum
-from jaxsed.emulators import ProvabgsSpectrum, SpectrumEmulator, load_emulator
+from jaxsed.emulators import ProvabgsSpectrum, SpectrumEmulator, load_emulator, measured_sigma
 from jaxsed.emulators.gradients import GradientErrors, gradient_errors
 from jaxsed.emulators.pairs import simulate_pairs
 from jaxsed.emulators.validate import Validation, validate
@@ -175,6 +175,9 @@ def validate_emulator(
     n = request.pairs or PAIRS
     galaxies, model, redshifts = physics_of(emulator, request)
     survey = survey_sigma(emulator.band_names, request)
+    if request.posteriors:
+        with told():  # before the long part
+            measured_sigma(emulator)
     key = jax.random.fold_in(jax.random.key(request.seed), _SEED_OFFSET)
     key_pairs, key_gradients, key_mocks = jax.random.split(key, 3)
     widths = len(emulator.feature_names), len(emulator.band_names)
@@ -312,7 +315,7 @@ def compare_posteriors(
     key_z, key_mock, *keys = jax.random.split(key, 5)
     z = np.asarray(jax.random.uniform(key_z, (n,), float, *redshifts))
     mocks = mock_galaxies(key_mock, galaxies, model, z)
-    sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
+    sigma = measured_sigma(emulator)
     thetas, ok = [], np.ones(n, bool)
     for run, (words, forward, own_sigma) in enumerate(
         (

@@ -11,7 +11,7 @@ says which network is enough; a `StitchedEmulator` covers more redshift than one
 spectrum model is, `spectral_errors` says.
 """
 
-from jaxsed.emulators.errors import ErrorSummary, measure_error
+from jaxsed.emulators.errors import ErrorSummary, measure_error, measured_sigma
 from jaxsed.emulators.galaxy_spectrum import ProvabgsSpectrum
 from jaxsed.emulators.photometric import PhotometricEmulator
 from jaxsed.emulators.record import EmulatorRecord, FilterCurve
@@ -55,6 +55,7 @@ __all__ = [
     "load_emulator",
     "load_spectrum_emulator",
     "measure_error",
+    "measured_sigma",
     "model_card",
     "read_speculator",
     "spectral_errors",

@@ -156,6 +156,22 @@ def measure_error(emulator: Emulator, features: np.ndarray, f10: np.ndarray) -> 
     )
 
 
+def measured_sigma(emulator: Any) -> np.ndarray:
+    """Standard deviation [band] of the AB errors of a photometric emulator [mag].
+
+    Raises:
+        ValueError: a band whose error was not measured, which must not count as no error.
+    """
+    sigma = np.asarray(emulator.error_ab.sigma, float)
+    unknown = [n for n, ok in zip(emulator.band_names, np.isfinite(sigma), strict=True) if not ok]
+    if unknown:
+        raise ValueError(
+            f"the emulator's error was not measured in {', '.join(unknown)}: leave these bands "
+            "out, or measure it with jaxsed.emulators.measure_error"
+        )
+    return sigma
+
+
 class Residuals(NamedTuple):
     """Emulated minus simulated magnitudes."""
 

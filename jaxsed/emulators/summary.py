@@ -51,7 +51,11 @@ def summary(path: str | Path) -> Summary:
     if np.isfinite(waves).all():
         covers += f", {_range(waves)}"
     sigma = np.asarray(emulator.error_ab.sigma, float)
-    middle, worst = (f"{v:.2g} mag" for v in (np.nanmedian(sigma), np.nanmax(sigma)))
+    middle, worst = "not measured", "not measured"
+    if known := sigma[np.isfinite(sigma)].tolist():
+        middle, worst = f"{np.median(known):.2g} mag", f"{max(known):.2g} mag"
+        if len(known) < sigma.size:
+            worst += f"; {sigma.size - len(known)} of {sigma.size} bands not measured"
     kind = "photometry"
     if isinstance(emulator, StitchedEmulator):
         kind += f", {len(emulator.members)} windows"

@@ -72,7 +72,8 @@ class HaloSettings:
     """Weight of the squared second differences of ln phi from bin to bin."""
     l2: float = 1e-5
     periodic: bool = True
-    """Whether a box goes on at its other side, as a whole simulation does and a part does not."""
+    """Whether a box goes on at its other side, as a whole simulation does and a part does not.
+    Boxes that do not are never moved, and the network does not look across their faces."""
     members: int = 1
     """Networks of an ensemble."""
     fit: FitSettings = dataclasses.field(
@@ -140,13 +141,18 @@ def train(
     )
     found = np.bincount(halos.box, minlength=len(halos))[shown]
     loss = loss_of(settings, log_mean, halos.volume, usual)
+    resnet = settings.architecture.resnet
+    architecture = dataclasses.replace(
+        settings.architecture,
+        resnet=dataclasses.replace(resnet, wrap=resnet.wrap and settings.periodic),
+    )
     members, histories = [], []
     for i, k in enumerate(keys):
         key_init, key_fit = jax.random.split(k)
         network = networks.init(
             key_init, len(features.names), len(edges) - 1,
             typical=float(found.mean()), forming=usual is not None,
-            architecture=settings.architecture,
+            architecture=architecture,
         )  # fmt: skip
         network, history = fit(
             key_fit, network, loss, training, settings=settings.fit, validation=validation,
@@ -252,7 +258,10 @@ def calibrated(
         if len(held) >= FEW:
             assert found.formation is not None
             units = formation.off(found.formation, known)
-            both = np.array([np.sqrt(np.nanmean(z**2)) for z in units])
+            tells = known.quiescent + known.forming > 0, known.forming > 0
+            both = np.array(
+                [np.sqrt(np.mean(z[some] ** 2)) for z, some in zip(units, tells, strict=True)]
+            )
         factors = jnp.asarray(both, jnp.float32)
     return dataclasses.replace(
         model, calibration=jnp.asarray(factor, jnp.float32), record=record,
@@ -262,4 +271,4 @@ def calibrated(
 
 def calibration(count: np.ndarray, std: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """[bin] root of the mean squared difference in units of the uncertainty."""
-    return np.sqrt(np.nanmean(((count - truth) / std) ** 2, axis=0))
+    return np.sqrt(np.mean(((count - truth) / std) ** 2, axis=0))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsed.emulators import load_emulator
+from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.infer import amortised
 from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
 from jaxsed.learn import FitSettings
@@ -125,9 +125,9 @@ class Survey(NamedTuple):
         """Galaxies as the survey sees them, by a shipped emulator of PROVABGS."""
         emulator = load_emulator(self.emulator)
         tables = [jnp.asarray(np.array(part), float) for part in zip(*self.noise, strict=True)]
-        sigma = np.nan_to_num(np.asarray(emulator.error_ab.sigma, float))
         return Simulator(
-            forward=emulator, noise=NoiseModel(*tables), emulator_sigma=jnp.asarray(sigma, float),
+            forward=emulator, noise=NoiseModel(*tables),
+            emulator_sigma=jnp.asarray(measured_sigma(emulator), float),
             redshift=jnp.array(self.redshift), magnitudes=jnp.array(self.magnitudes),
             prior=family("provabgs").prior, model="provabgs", emulator=self.emulator,
             bands=tuple(emulator.band_names), anchor=emulator.band_names.index(self.anchor),
