@@ -281,5 +281,5 @@ def _checksum(kind, arrays, texts):
         values = np.ascontiguousarray(arrays[name])
         values = values.astype(values.dtype.newbyteorder("<"), copy=False)
         sha.update(f"|{name}:{values.dtype.str}{values.shape}".encode())
-        sha.update(values.ravel().view(np.uint8))  # without a copy of what may be large
+        sha.update(values.ravel().view(np.uint8).data)  # without a copy of what may be large
     return sha.hexdigest()

@@ -145,7 +145,7 @@ def _(family: _Family, primals: Any, tangents: Any) -> tuple[Array, Array]:
             new = list(leaves)
             for i, value in zip(moving, values, strict=True):
                 new[i] = value
-            return jnp.exp(family.log_tail(tree.unflatten(new), y, lower))
+            return jnp.exp(family.log_tail(jax.tree.unflatten(tree, new), y, lower))
 
         own = jax.tree.leaves(dparameters)
         slope = jax.jvp(tail, [leaves[i] for i in moving], [own[i] for i in moving])[1]
@@ -264,7 +264,9 @@ def _(prior: dist.Gamma, p: Array, q: Array) -> Array:
 @tails.register
 def _(prior: dist.Gamma, value: Array) -> tuple[Array, Array]:
     y = jnp.log(prior.rate * jnp.maximum(value, jnp.finfo(jnp.result_type(value, float)).tiny))
-    return tuple(jnp.exp(_log_gamma_tail(prior.concentration, y, low)) for low in (True, False))
+    a = jnp.asarray(prior.concentration, float)
+    low = jnp.ones(y.shape, bool)
+    return jnp.exp(_log_gamma_tail(a, y, low)), jnp.exp(_log_gamma_tail(a, y, ~low))
 
 
 @quantile.register
@@ -753,7 +755,8 @@ def _mixture_quantile(prior: Any, p: Array, q: Array) -> Array:
 def _mixture_tails(prior: Any, value: Array) -> tuple[Array, Array]:
     value = jnp.asarray(value, float)
     low = jnp.ones(value.shape, bool)
-    return tuple(jnp.exp(_log_mixture_tail(prior, value, lower)) for lower in (low, ~low))
+    below, above = _log_mixture_tail(prior, value, low), _log_mixture_tail(prior, value, ~low)
+    return jnp.exp(below), jnp.exp(above)
 
 
 for _type in (dist.MixtureSameFamily, dist.MixtureGeneral):

@@ -3,13 +3,13 @@
 import dataclasses
 import types
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
+from engine_data import CHAINS, DRAWS, Half, physics_of_ages, some_draws
 
 from jaxsed.catalog import chunk, engine
 from jaxsed.catalog.config import parse_config
@@ -17,12 +17,11 @@ from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.predictors import Predictor
 from jaxsed.catalog.run import seeds_of
 from jaxsed.catalog.tables import Observations
-from jaxsed.infer import Diagnostics, Samples
 from jaxsed.likelihood import MAG_TO_RELATIVE
 from jaxsed.sps.photometry import load_filter
 
 BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
-N, CHAINS, DRAWS = 3, 2, 40
+N = 3
 SIGMA = np.array([0.03, 0.01, 0.02, 0.04, 0.0])  # mag
 FLOOR = 0.04
 REACHABLE = np.array([True, True, False, True, True])
@@ -38,36 +37,13 @@ method = "hmc"
 """ + "".join(f'[[band]]\nflux = "{b}"\nerror = "{b}_e"\nfilter = "{b}"\n' for b in BANDS)
 
 
-class Derived(NamedTuple):
-    """Of the stand-in for the physics."""
-
-    a_v: Any
-
-
-@struct.dataclass
-class Half:
-    """Fluxes of the reachable bands; redshifts below 0.5 are inside its range."""
-
-    ones: Any
-
-    def __call__(self, theta):
-        return self.ones * 10.0**theta.log_mass_formed
-
-    def inside(self, theta):
-        return theta.redshift < 0.5
-
-    def derived(self, theta):
-        return Derived(theta.dust2)
-
-
 @pytest.fixture
 def made(monkeypatch):
     """An engine whose sampler gives known draws, and what the sampler was asked."""
     asked = types.SimpleNamespace(draws=None)
     one = engine.make_engine(parse_config(CONFIG), [load_filter(b) for b in BANDS])
     forward: Any = Half(jnp.ones(REACHABLE.sum()))
-    stars = types.SimpleNamespace(axis=types.SimpleNamespace(age=np.array([0.1, 1.0, 5.0])))
-    physics: Any = types.SimpleNamespace(stars=stars)
+    physics: Any = physics_of_ages([0.1, 1.0, 5.0])
     one._predictor = Predictor(
         forward=forward, physics=physics, kind="emulator", sigma=SIGMA[REACHABLE], correlation=None,
         reachable=REACHABLE, provenance={}, reason="a stand-in",
@@ -83,38 +59,8 @@ def made(monkeypatch):
 
 
 def draws(problem):
-    """Draws of every galaxy that differ in all that is looked at."""
-    rng = np.random.default_rng(2)
-    shape = (N, CHAINS, DRAWS)
-    theta = jax.vmap(lambda prior: type(prior)(*(jnp.zeros(()) for _ in prior)), 0)(problem.prior)
-    theta = theta._replace(
-        redshift=problem.prior.redshift,
-        **{name: rng.normal(size=shape) for name in theta._fields if name != "redshift"},
-    )
-    return Samples(
-        theta=theta,
-        x=rng.normal(size=(*shape, 2)),
-        log_density=rng.normal(size=shape),
-        flux=rng.lognormal(size=(*shape, REACHABLE.sum())) * 1e-9,
-        derived={"a_v": rng.normal(size=shape)},
-        diagnostics=Diagnostics(
-            rhat=np.array([[1.0, 1.2, 1.001], [1.0, 1.0, 1.0], [1.0, np.nan, 1.0]]),
-            ess_bulk=np.array([[900.0, 500.0, 700.0]] * N),
-            ess_tail=np.array([[800.0, 450.0, 350.0]] * N),
-            divergences=np.array([0, 3, 0]),
-            unique_fraction=np.array([0.9, 0.8, 0.7]),
-            gradients=np.zeros(N),
-            evaluations=np.zeros(N),
-        ),
-        method=("hmc", "nuts", "hmc"),
-        run=np.zeros(N, int),
-        log_evidence=np.array([1.0, 2.0, 3.0]),
-        log_evidence_error=np.array([0.1, 0.2, 0.3]),
-        khat=np.array([0.3, np.nan, 0.6]),
-        importance_ess=np.array([10.0, np.nan, 30.0]),
-        support=("inside", "", "colour"),
-        lane_efficiency=1.0,
-    )
+    """Of the three galaxies in the bands that the model reaches."""
+    return some_draws(problem.prior, N, REACHABLE.sum())
 
 
 def observations():

@@ -276,7 +276,7 @@ class Results:
         """The quantities every table has, then the model's further scalar derived ones."""
         with open_results(self.path) as file:
             derived = file.names("draws/derived") if "draws/derived" in file else []
-        further = [name for name in derived if np.ndim(self._summaries.get(name)) == 2]
+        further = [name for name in derived if np.ndim(self._summaries.get(name, 0)) == 2]
         if "redshift" in self._summaries and np.isnan(self.redshift).all():
             further.append("redshift")
         return [*QUANTITIES, *(name for name in further if name not in QUANTITIES)]

@@ -367,8 +367,8 @@ class ResultWriter:
             text = json.dumps(header, indent=1, sort_keys=True)
             files.write_text(self.parts / _HEADER, text)
             self._resumed = True
-        header = _header(self.parts)
-        if not isinstance(header, dict) or header["run"] != self.run:
+        found = _header(self.parts)
+        if not isinstance(found, dict) or found["run"] != self.run:
             raise JaxsedError(
                 f"another run has taken {str(self.output)!r} over: this one stops. Give every run "
                 "an output of its own."

@@ -359,10 +359,10 @@ def _parts(path: str | Path, columns: Mapping[str, str], rows: int) -> Iterator[
         numbers = (line for line in file if not line.startswith("#") and line.strip())
         while lines := list(itertools.islice(numbers, rows)):
             try:
-                part = np.loadtxt(lines, usecols=places, ndmin=2)
+                numbered = np.loadtxt(lines, usecols=places, ndmin=2)
             except (ValueError, IndexError) as error:
                 raise ValueError(f"{path}: not columns of numbers ({error})") from error
-            yield dict(zip(columns, part.T, strict=True))
+            yield dict(zip(columns, numbered.T, strict=True))
 
 
 def _check_columns(path: str | Path, columns: Mapping[str, str], known: list[str]) -> None:

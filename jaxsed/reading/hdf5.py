@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,7 +160,7 @@ class Reader:
         Links are left to what reads them, which does not follow them either.
         """
         for name in self._guarded("/", lambda: self._names("/", True, links=True)):
-            self._guarded(name, lambda name=name: self._check_record(name))
+            self._guarded(name, partial(self._check_record, name))
 
     # --- how -------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def check_table(path: str | Path) -> None:
         _check_text(path, length)
 
 
-def _content(path: Path):  # type: ignore[no-untyped-def]
+def _content(path: Path):
     with path.open("rb") as file:
         start = file.read(6)
     for magic, unpack in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\x00", lzma)):

@@ -150,10 +150,11 @@ def read_ssp(path: str | os.PathLike) -> SSPGrid:
     """
     path = Path(path)
     arrays, attrs = _read_arrays(path)
-    labels = {name: attrs[name] for name in _LABELS if name in attrs}
+    labels: dict[str, Any] = {name: attrs[name] for name in _LABELS if name in attrs}
     with files.complete(path, "SSP grid"):
         if attrs["encoding"] == "dense":
-            return validated(SSPGrid(**arrays, **labels))
+            parts: dict[str, Any] = {**arrays, **labels}
+            return validated(SSPGrid(**parts))
         if attrs["encoding"] == "principal components":
             return validated(_decompress(path, arrays, labels))
     raise ValueError(f"{path}: unknown encoding {attrs['encoding'][:100]!r}; update jaxsed")
@@ -174,7 +175,9 @@ def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 f"{path}: schema version {version:g}, this jaxsed reads "
                 f"{SCHEMA_VERSION}; write the grid again or change jaxsed's version"
             )
-        attrs = {name: file.text_attribute(name) for name in ("encoding", "checksum")}
+        attrs: dict[str, Any] = {
+            name: file.text_attribute(name) for name in ("encoding", "checksum")
+        }
         attrs |= {
             name: file.number_attribute(name) if name == "z_solar" else file.text_attribute(name)
             for name in file.attribute_names() if name in _LABELS

@@ -109,7 +109,7 @@ def _restorer(record: Record, attributes: dict[str, Any]) -> Any:
     given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored}
     pixels = len(record.wave)
     elements = [name for name in record.labels if name not in networks.PARAMETERS]
-    windows = {
+    windows: dict[str, Any] = {
         name: _window(chosen, pixels)
         for name, chosen in zip(elements, attributes.get("windows", ()), strict=False)
     }
