@@ -5,14 +5,19 @@ import importlib
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Before any test imports JAX: tests of samplers mostly compile, and this takes a quarter off them.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Before any test imports JAX: most of the time of the tests is compilation, and these take more
+# than half of it off.
+QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+if version("jaxlib").startswith("0.10."):  # jaxlib 0.12 no longer knows it, and would abort
+    QUICK.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
 
 # Many tests compile the same programs: the processes of a run share them, and no two runs do.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

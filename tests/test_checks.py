@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from jaxsed.checks import (
     rank_pvalue,
     rank_statistics,
 )
+from jaxsed.emulators import PhotometricEmulator, emulator_files
+from jaxsed.sps.models import family
 
 
 def test_self_check_passes_and_names_what_it_found():
@@ -74,6 +77,24 @@ def test_untrained_emulator_is_found(tmp_path, sigma):
     check = checks.check_emulator(tmp_path / "emulator_wrong.h5")
     assert check.name == "emulator_wrong.h5"
     assert not check.ok
+
+
+def test_an_emulator_is_compared_at_the_median_of_its_prior(monkeypatch):
+    """Not at zero of the coordinates, where a burst is young."""
+    seen, (path,) = [], [p for p in emulator_files() if p.stem == "emulator_provabgs_sdss"]
+    real = PhotometricEmulator.magnitudes
+
+    def magnitudes(self, theta):
+        seen.append(theta)
+        return real(self, theta)
+
+    monkeypatch.setattr(PhotometricEmulator, "magnitudes", magnitudes)
+    with jax.disable_jit():
+        assert checks.check_emulator(path).ok
+    ((theta,), prior) = seen, family("provabgs").prior(float(seen[0].redshift))
+    burst = prior.t_burst.prior
+    np.testing.assert_allclose(theta.t_burst, 0.5 * (burst.low + burst.high), rtol=1e-4)
+    np.testing.assert_allclose(theta.dust2, 1.5, rtol=1e-4)
 
 
 def test_what_breaks_is_told(monkeypatch):

@@ -12,6 +12,7 @@ from jaxsed.catalog import calibrate, flows
 from jaxsed.catalog.config import parse_config
 from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.run import fit_catalog
+from jaxsed.emulators import load_emulator
 from jaxsed.infer import amortised
 
 BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
@@ -79,6 +80,13 @@ def test_a_flow_that_does_not_fit_is_refused(tmp_path, shipped):
     bad = config(more=f'flow = "{tmp_path / "bad.h5"}"\n')
     with pytest.raises(JaxsedError, match="not a readable"):
         flows.find_flow(bad, BANDS, free_redshift=False)
+
+
+def test_a_flow_is_judged_with_the_errors_of_its_emulator(shipped):
+    simulator = calibrate.simulator_of(shipped)
+    emulator = load_emulator(shipped.record.emulator).select(shipped.record.bands)
+    np.testing.assert_array_equal(simulator.emulator_sigma, emulator.error_ab.sigma)
+    assert np.all(np.asarray(simulator.emulator_sigma) > 0)
 
 
 def mock_table(shipped, n, spoil):

@@ -215,6 +215,9 @@ def test_mocks_are_drawn_from_the_prior_with_their_noise():
     np.testing.assert_allclose([pull.mean(), pull.std()], [0, 1], atol=0.03)
     expected = np.hypot(0.1 * made.flux, 10 ** (-0.4 * 24.0))
     np.testing.assert_allclose(made.noise, expected)
+    near = mock_galaxies(jax.random.key(2), galaxies, forward, np.full(4000, 0.1))
+    low, high = (float(getattr(galaxies.prior(0.1).t_burst.prior, k)) for k in ("low", "high"))
+    assert stats.kstest(np.asarray(near.truth.t_burst), "uniform", (low, high - low)).pvalue > 0.01
     part = made.take(np.array([5, 7]))
     np.testing.assert_array_equal(part.observed, made.observed[[5, 7]])
 

@@ -268,8 +268,8 @@ class Engine:
         if not isinstance(data, RedshiftedPhotometry):
             return np.zeros(len(samples.flux), np.int64)
         share = np.asarray(_weights(data, samples.theta.redshift)) ** 2
-        little = np.median(share.reshape(len(share), -1, share.shape[-1]), axis=1) < LITTLE_WEIGHT
-        lost = little & (np.asarray(data.inverse_sigma) > 0)
+        # of detections alone: the weight of other bands is one
+        lost = np.median(share.reshape(len(share), -1, share.shape[-1]), axis=1) < LITTLE_WEIGHT
         return np.where(lost.any(axis=1), int(Flag.DUST_EMISSION), 0)
 
     def _check_priors(self) -> None:
