@@ -24,14 +24,16 @@ from rates import flops, matrix_rate
 from rich.console import Console
 from rich.table import Table
 
-from jaxsed.catalog import calibrate, flows
+from jaxsed.catalog import flows
 from jaxsed.cli import cores, prepare_process
-from jaxsed.flow import Flow
-from jaxsed.infer import ESS_BAR, amortised, chains
+from jaxsed.infer import ESS_BAR, amortised
 from jaxsed.infer.amortised import Amortised
+from jaxsed.infer.amortised.flow import Flow
 from jaxsed.infer.amortised.importance import KHAT_BAR
-from jaxsed.infer.lanes import take
+from jaxsed.infer.schedule import chains
+from jaxsed.infer.schedule.slots import take
 from jaxsed.nets import made
+from jaxsed.workflows import calibrate
 
 KEPT = 1200
 """Draws that each posterior keeps."""

@@ -25,10 +25,10 @@ from exact_posteriors import active
 from rich.console import Console
 from rich.table import Table
 
-from jaxsed import flow as flows
 from jaxsed.cli import cores, prepare_process
-from jaxsed.emulators.speed import median_seconds
-from jaxsed.flow import Flow
+from jaxsed.emulators.validation.speed import median_seconds
+from jaxsed.infer.amortised import flow as flows
+from jaxsed.infer.amortised.flow import Flow
 from jaxsed.nets import made
 
 GALAXIES, DRAWS_EACH = 64, 1000

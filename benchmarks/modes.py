@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxsed import infer
-from jaxsed.catalog.mocks import mock_galaxies
-from jaxsed.catalog.validate import Request, physics_of
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import load_emulator
-from jaxsed.infer.lanes import take
+from jaxsed.infer.schedule.slots import take
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
+from jaxsed.workflows.mocks import mock_galaxies
+from jaxsed.workflows.validate import Request, physics_of
 
 BANDS = ("goodss_acs_f435w", "goodss_acs_f606w", "goodss_acs_f775w", "goodss_acs_f850lp")
 REDSHIFT = (0.05, 3.8)

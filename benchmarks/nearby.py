@@ -28,12 +28,12 @@ from rich.table import Table
 
 from jaxsed import cosmology as cosmo
 from jaxsed import infer
+from jaxsed.bands.filters import load_filter
 from jaxsed.cli import prepare_process
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
-from jaxsed.sps.models import family
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.sps.models.registry import family
+from jaxsed.sps.ssp.grid import load_ssp
 
 FILTERS = {
     "GALEX_FUV": "galex_FUV", "GALEX_NUV": "galex_NUV", "UVOT_UVW2": "uvot_w2",

@@ -27,10 +27,10 @@ from rich.table import Table
 
 from jaxsed import plots
 from jaxsed import stars as st
-from jaxsed.catalog.stars import cannon_labels
 from jaxsed.cli import prepare_process
 from jaxsed.stars import apogee, model
 from jaxsed.stars.data import flag_text
+from jaxsed.workflows.stars import cannon_labels
 
 LABELS = ("teff", "logg", "fe", "Mg")
 """Of the Cannon."""

@@ -37,12 +37,12 @@ import reference_spectra  # noqa: E402
 from rates import matrix_rate  # noqa: E402
 
 from jaxsed import params  # noqa: E402
+from jaxsed.bands.filters import load_filter  # noqa: E402
 from jaxsed.cli import prepare_process  # noqa: E402
 from jaxsed.emulators import PhotometricEmulator  # noqa: E402
-from jaxsed.sps import sed  # noqa: E402
-from jaxsed.sps.models import FAMILIES, family  # noqa: E402
-from jaxsed.sps.photometry import load_filter  # noqa: E402
-from jaxsed.sps.ssp import load_ssp, resample  # noqa: E402
+from jaxsed.sps.models import galaxy as sed  # noqa: E402
+from jaxsed.sps.models.registry import FAMILIES, family  # noqa: E402
+from jaxsed.sps.ssp.grid import load_ssp, resample  # noqa: E402
 from jaxsed.weights.make_emulators import GOODSS  # noqa: E402
 
 BATCHES = (1, 64, 256, 1024, 4096)

@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxsed import infer
-from jaxsed.catalog.mocks import agreement, fit_mocks, mock_galaxies, scalars
-from jaxsed.catalog.validate import Request, physics_of
-from jaxsed.checks import rank_pvalue, rank_statistics
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.plots import rank_histograms
+from jaxsed.workflows.checks import rank_pvalue, rank_statistics
+from jaxsed.workflows.mocks import agreement, fit_mocks, mock_galaxies, scalars
+from jaxsed.workflows.validate import Request, physics_of
 
 
 def main() -> None:

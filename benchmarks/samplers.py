@@ -29,7 +29,7 @@ from targets import target
 
 from jaxsed import infer
 from jaxsed.cli import cores, prepare_process
-from jaxsed.infer.lanes import take
+from jaxsed.infer.schedule.slots import take
 from jaxsed.problem import Problem
 
 SAMPLERS = ("hmc", "nuts", "mclmc", "chees", "ensemble_slice", "aies", "nested")

@@ -32,7 +32,7 @@ from jaxsed.catalog.config import Config, parse_config
 from jaxsed.catalog.results import Results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.cli import cores, prepare_process
-from jaxsed.infer.flow_run import DRAWS, DRAWS_PER_CALL
+from jaxsed.infer.amortised.run import DRAWS, DRAWS_PER_CALL
 
 BANDS = "ugriz"
 PRIOR = (0.002, 0.5)

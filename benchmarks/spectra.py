@@ -33,14 +33,14 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from test_speculator import forward, plain_fields  # noqa: E402
 
-from jaxsed.catalog.published import load_published_provabgs  # noqa: E402
-from jaxsed.catalog.train_spectra import rest_frame_provabgs, unseen_galaxies  # noqa: E402
 from jaxsed.cli import prepare_process  # noqa: E402
 from jaxsed.emulators import load_spectrum_emulator, read_speculator  # noqa: E402
-from jaxsed.emulators.provabgs import BURST_BOX, NMF_BOX  # noqa: E402
-from jaxsed.emulators.spectral import SpectrumEmulator  # noqa: E402
-from jaxsed.emulators.spectral_errors import joint_jumps  # noqa: E402
-from jaxsed.sps.ssp import load_ssp  # noqa: E402
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator  # noqa: E402
+from jaxsed.emulators.spectral.published import BURST_BOX, NMF_BOX  # noqa: E402
+from jaxsed.emulators.validation.spectral import joint_jumps  # noqa: E402
+from jaxsed.sps.ssp.grid import load_ssp  # noqa: E402
+from jaxsed.workflows.published import load_published_provabgs  # noqa: E402
+from jaxsed.workflows.train_spectra import rest_frame_provabgs, unseen_galaxies  # noqa: E402
 
 BATCH = 1000
 TURNS = 5

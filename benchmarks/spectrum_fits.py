@@ -24,20 +24,19 @@ import numpyro.distributions as dist
 
 from jaxsed import cosmology as cosmo
 from jaxsed import infer, params
-from jaxsed.constants import C_LIGHT_KM_S
-from jaxsed.emulators import provabgs as published
+from jaxsed.bands.filters import load_filter
+from jaxsed.core.constants import C_LIGHT_KM_S
 from jaxsed.emulators import read_speculator
+from jaxsed.emulators.spectral import published
 from jaxsed.likelihood import Joint
 from jaxsed.problem import Problem
-from jaxsed.spectra import spectrum_part, spectrum_problem
-from jaxsed.sps import provabgs
-from jaxsed.sps.milky_way import dereddened
-from jaxsed.sps.models import family
-from jaxsed.sps.observed import ObservedSpectrum
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.sed import galaxy_model
-from jaxsed.sps.spectrum_readers import read_desi_coadd, read_redrock, read_sdss_spectrum
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.sps.dust.milky_way import dereddened
+from jaxsed.sps.models.galaxy import galaxy_model
+from jaxsed.sps.models.registry import family, provabgs
+from jaxsed.sps.spectra.observed import ObservedSpectrum
+from jaxsed.sps.spectra.readers import read_desi_coadd, read_redrock, read_sdss_spectrum
+from jaxsed.sps.ssp.grid import load_ssp
+from jaxsed.workflows.spectra import spectrum_part, spectrum_problem
 
 BANDS = ("bass_g", "bass_r", "mzls_z", "wise_w1", "decam_g", "decam_r", "decam_z")
 """Fitted with the spectrum where there; W2 has dust emission, which the networks lack."""

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxsed import stars as st
-from jaxsed.catalog.stars import cannon_labels
 from jaxsed.cli import prepare_process
 from jaxsed.learn import FitSettings
 from jaxsed.stars.networks import PUBLISHED, Architecture
+from jaxsed.workflows.stars import cannon_labels
 
 FOLDS = 10
 LABELS = ("teff", "logg", "fe")

@@ -23,15 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxsed import params
-from jaxsed.catalog.train import train_emulator
+from jaxsed.bands.filters import load_filter
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import PhotometricEmulator, TrainSettings
-from jaxsed.emulators.train import FAST
-from jaxsed.sps import continuity, prospector
-from jaxsed.sps.models import family
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.emulators.training.photometric import FAST
+from jaxsed.sps.models import continuity, family, prospector
+from jaxsed.sps.ssp.grid import load_ssp
 from jaxsed.weights.make_emulators import SETS, SOFTENING
+from jaxsed.workflows.train_photometric import train_emulator
 
 REDSHIFT = 1.75
 GALAXIES = {"A": 0.0, "B": -2.5}

@@ -10,11 +10,11 @@ import numpy as np
 import numpyro.distributions as dist
 from flax import struct
 
-from jaxsed.catalog.mocks import mock_galaxies
-from jaxsed.catalog.validate import Request, physics_of
 from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.likelihood import MAG_TO_RELATIVE, photometry
 from jaxsed.problem import Problem
+from jaxsed.workflows.mocks import mock_galaxies
+from jaxsed.workflows.validate import Request, physics_of
 
 SETS = {
     "provabgs5": ("provabgs_sdss", None, (0.02, 0.3), 24.0),

@@ -18,15 +18,15 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from jaxsed.catalog.train import emulation
+from jaxsed.bands.filters import load_filter
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import TrainSettings, choose_width
-from jaxsed.emulators.train import FAST
-from jaxsed.emulators.widths import share_seconds
-from jaxsed.sps.models import family
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.widths import share_seconds
+from jaxsed.sps.models.registry import family
+from jaxsed.sps.ssp.grid import load_ssp
 from jaxsed.weights.make_emulators import SETS, SOFTENING
+from jaxsed.workflows.train_photometric import emulation
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from jaxsed.constants import HUBBLE_DISTANCE, HUBBLE_TIME, K_BOLTZMANN_EV
+from jaxsed.core.constants import HUBBLE_DISTANCE, HUBBLE_TIME, K_BOLTZMANN_EV
 
 # Photon density Omega_gamma h^2 / T_cmb^4: 4 sigma_SB / c^3 over the critical density of h = 1
 # (astropy: (4 * sigma_sb / c**3).cgs / FlatLambdaCDM(100, 0.3).critical_density0).

@@ -82,14 +82,16 @@ def make_emulator(n_bands: int = 5, *, measured: bool = True):
     """An untrained emulator whose error summary comes from made-up errors."""
     import dataclasses
 
-    from jaxsed.emulators import FilterCurve, PhotometricEmulator
-    from jaxsed.emulators.errors import ErrorSummary
-    from jaxsed.emulators.photometric import EmulatorRecord
+    from jaxsed.bands.filters import Filter
+    from jaxsed.emulators import PhotometricEmulator
+    from jaxsed.emulators.photometric.emulator import EmulatorRecord
+    from jaxsed.emulators.validation.errors import ErrorSummary
     from jaxsed.nets import mlp
 
     centres = np.geomspace(45000.0, 3500.0, n_bands)  # reddest first: pictures sort
     curves = tuple(
-        FilterCurve(c * np.linspace(0.9, 1.1, 21), 1 - np.linspace(-1, 1, 21) ** 2) for c in centres
+        Filter("band", c * np.linspace(0.9, 1.1, 21), 1 - np.linspace(-1, 1, 21) ** 2)
+        for c in centres
     )
     emulator = PhotometricEmulator.create(
         mlp.init(jax.random.key(0), (2, 8, n_bands)),

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsed.sps import populations, sfh
-from jaxsed.sps.dust import BIRTH_CLOUD_AGE_GYR, CharlotFall
-from jaxsed.sps.ssp import SSPGrid, load_ssp
+from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR, CharlotFall
+from jaxsed.sps.populations import composite as populations
+from jaxsed.sps.populations import sfh
+from jaxsed.sps.ssp.grid import SSPGrid, load_ssp
 
 FSPS_FILE = "fsps_reference/fsps_basel_padova2007_z0.0020_chabrier_ref.npz"
 FSPS_LINES = "nebular/ZAU_ND_mist.lines.npz"

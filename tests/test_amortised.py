@@ -12,8 +12,9 @@ import numpyro.distributions as dist
 import pytest
 from flax import struct
 
-from jaxsed import flow, infer
+from jaxsed import infer
 from jaxsed.infer import amortised as am
+from jaxsed.infer.amortised import flow
 from jaxsed.infer.amortised.context import photometric_context
 from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
 from jaxsed.infer.amortised.simulator import NoiseModel, Simulator, noise_model

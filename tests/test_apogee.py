@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from jaxsed.constants import C_LIGHT_KM_S
+from jaxsed.core.constants import C_LIGHT_KM_S
 from jaxsed.stars import apogee, robust_scatter
 from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import StarFlag

@@ -15,10 +15,10 @@ import pytest
 from astropy.table import Table
 from fake_engine import CONFIG, FakeEngine, write_inputs
 
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.results import load_results
 from jaxsed.catalog.run import fit_catalog
+from jaxsed.core.errors import JaxsedError
 
 BAD_ROW = 3  # the one the row cases spoil
 

@@ -14,10 +14,10 @@ from test_amortised import guess, problems
 from test_infer import linear_problem
 
 from jaxsed import infer
-from jaxsed.infer import chains as mc
-from jaxsed.infer.lane_run import _schedule
-from jaxsed.infer.lanes import Lanes, padded, take
 from jaxsed.infer.methods import kernel
+from jaxsed.infer.schedule import chains as mc
+from jaxsed.infer.schedule.run import _schedule
+from jaxsed.infer.schedule.slots import Lanes, padded, take
 from jaxsed.problem import stack
 
 SHORT = infer.Settings(warmup=200, draws=100, retries=0, starts=2)

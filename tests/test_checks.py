@@ -9,8 +9,11 @@ import pytest
 from plot_data import make_emulator
 from scipy.stats import kstest
 
-from jaxsed import checks, cosmology
-from jaxsed.checks import (
+from jaxsed import cosmology
+from jaxsed.emulators import PhotometricEmulator, emulator_files
+from jaxsed.sps.models.registry import family
+from jaxsed.workflows import checks
+from jaxsed.workflows.checks import (
     Check,
     expected_coverage,
     local_pvalue,
@@ -18,8 +21,6 @@ from jaxsed.checks import (
     rank_pvalue,
     rank_statistics,
 )
-from jaxsed.emulators import PhotometricEmulator, emulator_files
-from jaxsed.sps.models import family
 
 
 def test_self_check_passes_and_names_what_it_found():

@@ -10,7 +10,7 @@ from fake_engine import CONFIG, FakeEngine, write_inputs
 from jaxsed import __version__, cli
 from jaxsed.catalog.citations import CITATIONS, components
 from jaxsed.catalog.config import parse_config
-from jaxsed.checks import Check
+from jaxsed.workflows.checks import Check
 
 
 def call(capsys, *arguments):
@@ -123,7 +123,7 @@ def test_doctor_reports_what_does_not_import(capsys, monkeypatch):
 def test_doctor_reports_a_wrong_answer(capsys, monkeypatch):
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr(
-        "jaxsed.checks.self_check", lambda: [Check("physics", "off by 1 mag", False)]
+        "jaxsed.workflows.checks.self_check", lambda: [Check("physics", "off by 1 mag", False)]
     )
     code, out, _ = call(capsys, "doctor")
     assert code == 1

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from jaxsed.catalog.config import BandConfig, PriorConfig, load_config, parse_config
-from jaxsed.catalog.errors import JaxsedError
+from jaxsed.core.errors import JaxsedError
 
 BAND = '[[band]]\nflux = "g"\nerror = "eg"\nfilter = "sdss_g0"\n'
 CATALOG = '[catalog]\nid = "ID"\nredshift = "z"\nflux_unit = "ABmag"\n'

@@ -10,12 +10,12 @@ from jax.flatten_util import ravel_pytree
 
 from jaxsed import cosmology as cosmo
 from jaxsed import params
+from jaxsed.bands.filters import load_filter
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
-from jaxsed.sps import sfh
-from jaxsed.sps.models import FAMILIES, family
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.sps.models.registry import FAMILIES, family
+from jaxsed.sps.populations import sfh
+from jaxsed.sps.ssp.grid import load_ssp
 
 BANDS = ("sdss_u0", "sdss_r0", "twomass_H", "spitzer_irac_ch1")
 Z_RANGE = (0.0, 3.0)

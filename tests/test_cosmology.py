@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxsed import constants, cosmology
+from jaxsed import cosmology
+from jaxsed.core import constants
 
 REDSHIFTS = np.concatenate([[1e-6, 1e-4, 1e-3], np.linspace(0.01, 12.0, 150), [15.0, 20.0]])
 COSMOLOGIES = {

@@ -14,11 +14,12 @@ from flax import struct
 
 from jaxsed import infer
 from jaxsed.catalog.flags import Flag, from_diagnostics
-from jaxsed.infer import ensemble, flow_run, nested
+from jaxsed.infer.amortised import run as flow_run
 from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
-from jaxsed.infer.book import Book
+from jaxsed.infer.samplers import ensemble, nested
+from jaxsed.infer.samplers.result import Whole
 from jaxsed.infer.samples import Diagnostics
-from jaxsed.infer.whole import Whole
+from jaxsed.infer.schedule.galaxies import Book
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxsed.sps import dust
+from jaxsed.sps.dust import attenuation as dust
 
 # The range of the shipped SSP grid and beyond.
 WAVE = np.geomspace(91.0, 1e6, 400)

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from jaxsed import params
-from jaxsed.constants import C_LIGHT, LSUN, MAGGIES_10PC_PER_LSUN_HZ
-from jaxsed.sps import sed, templates
+from jaxsed.bands.filters import load_filter
+from jaxsed.core.constants import C_LIGHT, LSUN, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.sps import templates
 from jaxsed.sps.agn import torus
-from jaxsed.sps.dust_emission import dust_emission
-from jaxsed.sps.emission import EmissionTables
-from jaxsed.sps.models import family
-from jaxsed.sps.nebular import PHOTON_UNIT, ionising_photons, nebular
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.prospector import ProspectorTheta
-from jaxsed.sps.ssp import energy_weights, load_ssp, log_wave_grid, resample, with_red_tail
+from jaxsed.sps.dust.emission import dust_emission
+from jaxsed.sps.energy_balance import EmissionTables
+from jaxsed.sps.gas.nebular import PHOTON_UNIT, ionising_photons, nebular
+from jaxsed.sps.models import galaxy as sed
+from jaxsed.sps.models.prospector import ProspectorTheta
+from jaxsed.sps.models.registry import family
+from jaxsed.sps.ssp.grid import energy_weights, load_ssp, log_wave_grid, resample, with_red_tail
 from jaxsed.sps.templates import DustTable, NebularTable, TorusTable, load_templates
 
 BANDS = ("galex_FUV", "sdss_r0", "twomass_Ks", "spitzer_mips_24", "1d3mm")
@@ -208,7 +209,7 @@ def test_photons_from_the_spectra_where_none_are_listed():
 
 def test_prior_and_training_distribution_are_two_things(galaxies):
     """Mathews+ (2023), table 1: the mock galaxies of the paper lie in both."""
-    from jaxsed.sps import prospector
+    from jaxsed.sps.models import prospector
 
     narrow, thick = prospector.prior(1.0), prospector.training_distribution(1.0)
     for name in ("dust2", "dust1_fraction", "q_pah", "u_min", "log_gamma_e"):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from jaxsed.bands.filters import Filter, curve_difference
+from jaxsed.bands.magnitudes import from_arsinh, to_arsinh
 from jaxsed.cosmology import PLANCK15, WMAP9, luminosity_distance
 from jaxsed.emulators import (
     EmulatorRecord,
     EmulatorTarget,
-    FilterCurve,
     PhotometricEmulator,
     TrainSettings,
     error_report,
@@ -24,12 +25,10 @@ from jaxsed.emulators import (
     model_card,
     train_photometric,
 )
-from jaxsed.emulators.pairs import simulate_pairs
-from jaxsed.emulators.record import curve_difference
-from jaxsed.emulators.spread import train_spread
-from jaxsed.emulators.train import rmse_loss
+from jaxsed.emulators.photometric.spread import train_spread
+from jaxsed.emulators.training.pairs import simulate_pairs
+from jaxsed.emulators.training.photometric import rmse_loss
 from jaxsed.learn import FitSettings
-from jaxsed.magnitudes import from_arsinh, to_arsinh
 from jaxsed.nets import mlp
 
 KEY = jax.random.key(2)
@@ -50,7 +49,7 @@ class Theta(NamedTuple):
 
 def curve(centre, width=300.0):
     wave = np.linspace(centre - 2 * width, centre + 2 * width, 41)
-    return FilterCurve(wave, np.exp(-0.5 * ((wave - centre) / width) ** 4))
+    return Filter("band", wave, np.exp(-0.5 * ((wave - centre) / width) ** 4))
 
 
 CURVES = (curve(3600.0), curve(4800.0), curve(6200.0))
@@ -196,11 +195,12 @@ def test_select_bands():
 
 def test_bands_are_found_by_their_curves():
     wave = np.linspace(4000, 5600, 200)
-    finer = FilterCurve(wave, 7.0 * np.interp(wave, *CURVES[1], left=0, right=0))
+    of_curve = CURVES[1].wave, CURVES[1].trans
+    finer = Filter("finer", wave, 7.0 * np.interp(wave, *of_curve, left=0, right=0))
     assert EMULATOR.find_band(finer) == "g"
     assert EMULATOR.find_band(curve(4900.0)) is None
     with np.errstate(invalid="ignore", divide="ignore"):
-        dark = FilterCurve(wave, np.zeros(200))
+        dark = Filter("dark", wave, np.zeros(200))
         assert EMULATOR.find_band(dark) is None
     assert curve_difference(CURVES[0], CURVES[0]) == pytest.approx(0.0, abs=1e-12)
     assert curve_difference(CURVES[0], CURVES[2]) == pytest.approx(1.0, abs=1e-3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from engine_data import CHAINS, DRAWS, Half, physics_of_ages, some_draws
 
+from jaxsed.bands.filters import load_filter
 from jaxsed.catalog import chunk, engine
 from jaxsed.catalog.config import parse_config
 from jaxsed.catalog.flags import Flag
@@ -18,7 +19,6 @@ from jaxsed.catalog.predictors import Predictor
 from jaxsed.catalog.run import seeds_of
 from jaxsed.catalog.tables import Observations
 from jaxsed.likelihood import MAG_TO_RELATIVE
-from jaxsed.sps.photometry import load_filter
 
 BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
 N = 3

@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from fake_engine import CONFIG, FakeEngine, write_inputs
 
-from jaxsed import files, locks
 from jaxsed.catalog import run as running
 from jaxsed.catalog import writer
 from jaxsed.catalog.config import load_config
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.flows import shipped_flow
-from jaxsed.catalog.results import load_results, save_table
+from jaxsed.catalog.results import load_results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.catalog.tables import read_catalog
+from jaxsed.core.errors import JaxsedError
+from jaxsed.io import files, locks
+from jaxsed.io.table_output import save_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -370,7 +371,7 @@ def test_output_taken_over_where_locks_are_not_seen(inputs, tmp_path, at_once, m
 def test_one_process_fills_a_folder_of_pairs(tmp_path):
     import jax
 
-    from jaxsed.emulators.pairs import simulate_pairs
+    from jaxsed.emulators.training.pairs import simulate_pairs
 
     def simulate(key, n):
         assert (tmp_path / "lock").exists()

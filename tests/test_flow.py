@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsed import flow
+from jaxsed.infer.amortised import flow
 from jaxsed.nets import made
 
 

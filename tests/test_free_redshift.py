@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from engine_data import CHAINS, DRAWS, Half, physics_of_ages, some_draws
 
+from jaxsed.bands.filters import load_filter
 from jaxsed.catalog import engine
 from jaxsed.catalog.config import parse_config
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.predictors import Predictor
 from jaxsed.catalog.run import seeds_of
 from jaxsed.catalog.tables import Observations
+from jaxsed.core.errors import JaxsedError
 from jaxsed.likelihood import DETECTION, MISSING, Photometry, RedshiftedPhotometry
 from jaxsed.likelihood.redshifted import dust_share
-from jaxsed.sps.photometry import load_filter
 
 BANDS = ("sdss_r0", "twomass_Ks", "spitzer_irac_ch2", "spitzer_irac_ch4")
 REACHABLE = np.array([True, True, True, False])

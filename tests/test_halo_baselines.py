@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from halo_data import SIZE
 
-from jaxsed import files
 from jaxsed import halos as ha
 from jaxsed.halos import baselines
+from jaxsed.io import files
 
 EDGES = (9.0, 9.5, 10.0, 10.5, 11.0, 11.5)
 RATES = np.array([0.1, 0.3, 1.0, 2.0, 5.0])

@@ -40,30 +40,30 @@ from test_speculator import (
 )
 from test_stitched import make_stitched
 
-from jaxsed import files, halos, stars
+from jaxsed import halos, stars
 from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.results import load_results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.catalog.tables import read_table
 from jaxsed.cli import main
 from jaxsed.emulators import load_emulator, read_speculator
-from jaxsed.emulators.unpickle import read_arrays
+from jaxsed.emulators.spectral.unpickle import read_arrays
 from jaxsed.halos import model as halo_model
 from jaxsed.halos import networks as halo_networks
 from jaxsed.halos.boxes import Features
 from jaxsed.halos.support import Support
 from jaxsed.infer import amortised
+from jaxsed.io import files, hdf5, limits
 from jaxsed.learn import checkpoints
-from jaxsed.reading import hdf5, limits
-from jaxsed.sps import ssp
-from jaxsed.sps.spectrum_readers import read_desi_coadd, read_redrock, read_sdss_spectrum
-from jaxsed.sps.ssp import read_ssp
-from jaxsed.sps.ssp_readers import read_bagpipes, read_dsps
+from jaxsed.sps.spectra.readers import read_desi_coadd, read_redrock, read_sdss_spectrum
+from jaxsed.sps.ssp import grid as ssp
+from jaxsed.sps.ssp.grid import read_ssp
+from jaxsed.sps.ssp.readers import read_bagpipes, read_dsps
 from jaxsed.stars import cannon, networks
 from jaxsed.stars import model as star_model
 from jaxsed.stars.apogee import read_apogee
 from jaxsed.stars.model import StarModel
-from jaxsed.stars.parts import Reach, Record, Scaling
+from jaxsed.stars.record import Reach, Record, Scaling
 
 MEMORY = 100e6  # bytes that a refusal may take; the files themselves are smaller
 SECONDS = 20.0  # generous: machines are shared

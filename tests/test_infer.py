@@ -13,8 +13,9 @@ import numpyro.distributions as dist
 import pytest
 from flax import struct
 
-from jaxsed import infer, small
-from jaxsed.infer import mixture
+from jaxsed import infer
+from jaxsed.core import linear_algebra
+from jaxsed.infer.samplers import mixture
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem, stack
 
@@ -161,7 +162,7 @@ def test_more_galaxies_than_lanes_are_all_sampled_and_none_twice():
 
 
 def test_what_misses_the_bar_goes_to_the_fallback_and_says_so(monkeypatch):
-    from jaxsed.infer import kernels
+    from jaxsed.infer.samplers import kernels
 
     module = sys.modules["jaxsed.infer.sample"]
 
@@ -292,12 +293,12 @@ def test_small_factors_against_numpy():
     rng = np.random.default_rng(2)
     root = rng.normal(size=(11, 20))
     a = root @ root.T
-    factor = small.cholesky(jnp.asarray(a, dtype=float))
+    factor = linear_algebra.cholesky(jnp.asarray(a, dtype=float))
     np.testing.assert_allclose(factor, np.linalg.cholesky(a), rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(small.inverse_lower(factor) @ factor, np.eye(11), atol=1e-4)
+    np.testing.assert_allclose(linear_algebra.inverse_lower(factor) @ factor, np.eye(11), atol=1e-4)
     b = rng.normal(size=11)
     np.testing.assert_allclose(
-        small.solve_positive(jnp.asarray(a, dtype=float), jnp.asarray(b, dtype=float)),
+        linear_algebra.solve_positive(jnp.asarray(a, dtype=float), jnp.asarray(b, dtype=float)),
         np.linalg.solve(a, b), rtol=1e-2, atol=1e-3,
     )  # fmt: skip
 

@@ -16,18 +16,22 @@ import pytest
 from flax import struct
 from star_data import synthetic
 
-from jaxsed import infer, keys
+from jaxsed import infer
 from jaxsed import stars as st
-from jaxsed.catalog import mocks, stars, train_spectra
-from jaxsed.catalog import train as catalog_train
-from jaxsed.emulators import pairs, train, train_spectral, widths
+from jaxsed.core import keys
+from jaxsed.emulators.training import pairs, widths
+from jaxsed.emulators.training import photometric as train
+from jaxsed.emulators.training import spectral as train_spectral
 from jaxsed.halos import training as halo_training
-from jaxsed.infer import amortised, chains
+from jaxsed.infer import amortised
+from jaxsed.infer.schedule import chains
 from jaxsed.learn import FitSettings, loop
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
-from jaxsed.sps.models import family
+from jaxsed.sps.models.registry import family
 from jaxsed.stars import autoencoder, networks, prediction
+from jaxsed.workflows import mocks, stars, train_spectra
+from jaxsed.workflows import train_photometric as catalog_train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = [
@@ -46,10 +50,10 @@ FOLDS = {"fold_in", "numbered"}
 # Functions that hand the key of a run to several, which take their parts of it by name (see Keys),
 # or that mean to have the same numbers again: simulations twice over, masks for several stars.
 BY_NAME = {
-    ("train.py", "train_photometric", "key"), ("widths.py", "choose_width", "key"),
-    ("train_stitched.py", "train_stitched", "own_key"),
-    ("train_spectral.py", "train_spectrum", "key_train"), ("train_spectral.py", "_notes", "key"),
-    ("train_spectral.py", "train_spectrum", "key"),
+    ("photometric.py", "train_photometric", "key"), ("widths.py", "choose_width", "key"),
+    ("stitched.py", "train_stitched", "own_key"),
+    ("spectral.py", "train_spectrum", "key_train"), ("spectral.py", "_notes", "key"),
+    ("spectral.py", "train_spectrum", "key"),
     ("apogee.py", "uncertainties", "key"), ("apogee.py", "main", "key"),
     ("observed_stars.py", "main", "key"), ("flow.py", "ours", "key"),
     ("exact_posteriors.py", "measure", "keys"),
@@ -325,7 +329,7 @@ TARGET = train.EmulatorTarget(("redshift",), ("r",), box=(np.zeros(1), np.ones(1
 # the package has functions of these names
 SAMPLE, STITCHED, QUICKLY, POSTERIOR = (
     sys.modules[f"jaxsed.{name}"]
-    for name in ("infer.sample", "emulators.train_stitched", "infer.quick",
+    for name in ("infer.sample", "emulators.training.stitched", "infer.approximations",
                  "infer.amortised.posterior")
 )  # fmt: skip
 SPECTRUM = train_spectral.SpectrumTarget(("z",), np.linspace(1.0, 2.0, 4), None)

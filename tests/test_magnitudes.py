@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsed.magnitudes import POGSON, from_arsinh, softening_flux, to_arsinh
+from jaxsed.bands.magnitudes import POGSON, from_arsinh, softening_flux, to_arsinh
 
 FLUXES = np.array([1e-25, 1e-18, 1e-14, 1e-11, 1e-9, 1.0, 1e8, 1e15])
 

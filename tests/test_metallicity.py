@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsed.sps import metallicity
+from jaxsed.sps.populations import metallicity
 
 NODES = np.array([-3.0, -2.4, -2.1, -1.7, -1.3])
 CENTRES = np.array([-4.0, -3.0, -2.41, -2.25, -1.9, -1.3, -0.5])

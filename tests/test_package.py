@@ -38,7 +38,7 @@ before = dict(jax.config.values)
 errors = numpy.geterr()
 import jaxsed
 names = [m.name for m in pkgutil.walk_packages(jaxsed.__path__, "jaxsed.")
-         if not m.name.startswith("jaxsed.weights.") and m.name != "jaxsed.flow"]
+         if not m.name.startswith("jaxsed.weights.") and m.name != "jaxsed.infer.amortised.flow"]
 for name in names:
     importlib.import_module(name)
 changed = [key for key, value in jax.config.values.items() if before.get(key, value) != value]

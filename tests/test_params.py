@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxsed import params
-from jaxsed.sps import continuity, provabgs
+from jaxsed.sps.models import continuity, provabgs
 
 # name: (prior, distribution function of one value by scipy or by hand)
 SCALARS = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxsed.emulators.pca import Moments, principal_components
+from jaxsed.emulators.training.pca import Moments, principal_components
 
 
 def data(n=5000, width=30, offset=1e4):

@@ -14,11 +14,11 @@ from jaxsed.catalog import chunk
 from jaxsed.catalog.config import LikelihoodConfig, ModelConfig
 from jaxsed.catalog.flags import TEXT, Flag
 from jaxsed.catalog.results import QUANTITIES
-from jaxsed.checks import rank_pvalue
 from jaxsed.plots.data import DEFAULT_COSMOLOGY, DEFAULT_FLOOR, PERCENTILES
 from jaxsed.plots.galaxy import MICROJANSKY_PER_MAGGIE, columns, interval
 from jaxsed.plots.run import NMAD, offset_and_scatter
 from jaxsed.plots.style import LABELS, label
+from jaxsed.workflows.checks import rank_pvalue
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

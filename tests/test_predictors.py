@@ -10,18 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsed.catalog import train
+from jaxsed.bands.filters import load_filter, make_filter
 from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.engine import make_engine
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.predictors import _content, find_emulator, load_grid, make_predictor
 from jaxsed.catalog.run import fit_catalog, load_filters
 from jaxsed.catalog.tables import read_catalog
-from jaxsed.catalog.validate import Request, validate_emulator
+from jaxsed.core.errors import JaxsedError
 from jaxsed.cosmology import PLANCK15, WMAP9
 from jaxsed.emulators import (
     EmulatorRecord,
-    FilterCurve,
     PhotometricEmulator,
     StitchedEmulator,
     load_emulator,
@@ -29,8 +27,9 @@ from jaxsed.emulators import (
 )
 from jaxsed.emulators.summary import summary
 from jaxsed.nets import mlp
-from jaxsed.sps.models import IGM, family
-from jaxsed.sps.photometry import load_filter, make_filter
+from jaxsed.sps.models.registry import IGM, family
+from jaxsed.workflows import train_photometric as train
+from jaxsed.workflows.validate import Request, validate_emulator
 
 BANDS = {"blue": (4000, 5200), "green": (5000, 6400), "red": (6300, 7800), "far": (7700, 9500)}
 
@@ -75,7 +74,7 @@ def emulator_of(filters, *, sigma=0.01, width=4, redshift=(0.0, 1.0), cosmology=
         mu_0=-6.0,
         cosmology=cosmology,
         record=EmulatorRecord(
-            "provabgs", "pegase2", tuple(FilterCurve(f.wave, f.trans) for f in filters), **known
+            "provabgs", "pegase2", tuple(filters), **known
         ),
     )
     error = dataclasses.replace(emulator.error_ab, sigma=np.full(n, sigma))
@@ -260,7 +259,7 @@ def test_a_stitched_emulator_comes_with_the_members_that_count(inputs):
     filters = load_filters(config)
     windows = ((0.0, 1.0), (0.8, 2.0), (1.8, 3.0))
     record = EmulatorRecord(
-        "provabgs", "pegase2", tuple(FilterCurve(f.wave, f.trans) for f in reversed(filters)),
+        "provabgs", "pegase2", tuple(reversed(filters)),
         birth_cloud_age=0.01, igm="inoue2014",
     )  # fmt: skip
     members = [

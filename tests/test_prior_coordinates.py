@@ -12,8 +12,9 @@ from numpyro.distributions import constraints, transforms
 from numpyro.distributions.distribution import validation_enabled
 from scipy import special, stats
 
-from jaxsed import params, quantiles
+from jaxsed import params
 from jaxsed.likelihood import photometry
+from jaxsed.params import quantiles
 from jaxsed.problem import Problem
 
 N = 5000

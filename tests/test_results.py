@@ -7,10 +7,10 @@ from fake_engine import CONFIG, FakeEngine, write_inputs
 
 import jaxsed
 from jaxsed.catalog import chunk, flags
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.results import load_results
 from jaxsed.catalog.run import fit_catalog
+from jaxsed.core.errors import JaxsedError
 
 PERCENTILES = [
     f"{name}_{q}"

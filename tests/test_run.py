@@ -9,9 +9,9 @@ import pytest
 from fake_engine import CONFIG, FakeEngine, write_inputs
 
 from jaxsed.catalog.config import load_config
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.results import load_results
 from jaxsed.catalog.run import fit_catalog, rate_and_rest, seeds_of
+from jaxsed.core.errors import JaxsedError
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_killed_without_warning_while_writing(inputs, tmp_path):
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from fake_engine import FakeEngine
-from jaxsed import files
+from jaxsed.io import files
 from jaxsed.catalog import writer
 from jaxsed.catalog.run import fit_catalog
 

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from jaxsed import cosmology as cosmo
-from jaxsed.constants import MAGGIES_10PC_PER_LSUN_HZ
-from jaxsed.sps import igm, populations, provabgs, sed, sfh
-from jaxsed.sps.dust import CharlotFall
-from jaxsed.sps.photometry import ab_flux, load_filter, make_filter
-from jaxsed.sps.ssp import insert_age, load_ssp, resample
+from jaxsed.bands.filters import ab_flux, load_filter, make_filter
+from jaxsed.core.constants import MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.sps import igm
+from jaxsed.sps.dust.attenuation import CharlotFall
+from jaxsed.sps.models import galaxy as sed
+from jaxsed.sps.models import provabgs
+from jaxsed.sps.populations import composite as populations
+from jaxsed.sps.populations import sfh
+from jaxsed.sps.ssp.grid import insert_age, load_ssp, resample
 
 THETA = provabgs.ProvabgsTheta(
     log_mass_formed=10.7, beta=jnp.array([0.4, 0.3, 0.2, 0.1]), f_burst=0.02, t_burst=0.3,

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsed.sps import provabgs, sfh
+from jaxsed.sps.models import provabgs
+from jaxsed.sps.populations import sfh
 
 AGES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 7.0, 10.0, 14.0])
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxsed import params
-from jaxsed.catalog import train_spectra
+from jaxsed.bands.filters import ab_flux, load_filter
 from jaxsed.cosmology import age
 from jaxsed.emulators import (
     Resolution,
@@ -22,18 +22,18 @@ from jaxsed.emulators import (
     spectral_errors,
     train_spectrum,
 )
-from jaxsed.emulators.galaxy_spectrum import Burst, ProvabgsSpectrum, Smooth
-from jaxsed.emulators.shelf import spectrum_files
-from jaxsed.emulators.spectral import nodes_resolution
-from jaxsed.emulators.spectral_errors import QUANTILES, joint_jumps
-from jaxsed.emulators.train_spectral import KWON, blend_weights
+from jaxsed.emulators.registry import spectrum_files
+from jaxsed.emulators.spectral.emulator import nodes_resolution
+from jaxsed.emulators.spectral.provabgs import Burst, ProvabgsSpectrum, Smooth
+from jaxsed.emulators.training.spectral import KWON, blend_weights
+from jaxsed.emulators.validation.spectral import QUANTILES, joint_jumps
 from jaxsed.learn import FitSettings
 from jaxsed.plots.spectrum_error import spectrum_error_percentiles, spectrum_mean_error
-from jaxsed.sps.dust import CharlotFall
-from jaxsed.sps.models import family
-from jaxsed.sps.photometry import ab_flux, load_filter
-from jaxsed.sps.sed import galaxy_model
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.sps.dust.attenuation import CharlotFall
+from jaxsed.sps.models.galaxy import galaxy_model
+from jaxsed.sps.models.registry import family
+from jaxsed.sps.ssp.grid import load_ssp
+from jaxsed.workflows import train_spectra
 
 WAVE = np.exp(np.linspace(np.log(2000.0), np.log(60_000.0), 600))
 JOINTS = (3600.0, 5500.0, 7410.0)
@@ -309,7 +309,7 @@ def test_direct_physics_is_that_of_the_photometry(physics, thetas):
     bands = galaxy_model(
         family("provabgs").physics, "provabgs", load_ssp(), [band], redshift_range=(0.0, 0.7)
     )
-    from jaxsed.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
+    from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 
     for k in range(5):
         t = one(theta, k)
@@ -437,7 +437,7 @@ def test_pictures_show_the_errors(shipped):
 
 
 def test_parts_that_do_not_fit(shipped, emulator):
-    from jaxsed.emulators.galaxy_spectrum import provabgs_spectrum
+    from jaxsed.emulators.spectral.provabgs import provabgs_spectrum
 
     with pytest.raises(ValueError, match="beta_stick_1"):
         provabgs_spectrum(emulator, shipped.burst, shipped.screen, burst_width=0.3)

@@ -14,20 +14,20 @@ from fake_spectrum import C_KM_S, Full, brute_force, fake_rest, prior
 import jaxsed
 from jaxsed import cosmology as cosmo
 from jaxsed import infer, params
+from jaxsed.bands.filters import ab_flux, load_filter
+from jaxsed.bands.wavelengths import air_to_vacuum
 from jaxsed.plots import spectrum_fit
-from jaxsed.spectra import spectrum_part, spectrum_problem
-from jaxsed.sps import provabgs
-from jaxsed.sps.banded import banded_matrix, integrals
-from jaxsed.sps.lines import LINES
-from jaxsed.sps.milky_way import dereddened, extinction
-from jaxsed.sps.observed import ObservedSpectrum, arm
-from jaxsed.sps.photometry import ab_flux, load_filter
-from jaxsed.sps.rest_photometry import rest_photometry
-from jaxsed.sps.rest_spectrum import rest_spectrum
-from jaxsed.sps.sed import galaxy_model
-from jaxsed.sps.spectroscopy import blur, spectrum_model
-from jaxsed.sps.ssp import load_ssp
-from jaxsed.wavelengths import air_to_vacuum
+from jaxsed.sps.dust.milky_way import dereddened, extinction
+from jaxsed.sps.gas.lines import LINES
+from jaxsed.sps.models import provabgs
+from jaxsed.sps.models.galaxy import galaxy_model
+from jaxsed.sps.spectra.banded import banded_matrix, integrals
+from jaxsed.sps.spectra.observed import ObservedSpectrum, arm
+from jaxsed.sps.spectra.pixels import blur, spectrum_model
+from jaxsed.sps.spectra.rest_frame import rest_spectrum
+from jaxsed.sps.spectra.rest_photometry import rest_photometry
+from jaxsed.sps.ssp.grid import load_ssp
+from jaxsed.workflows.spectra import spectrum_part, spectrum_problem
 
 WAVE = np.arange(4400.0, 6400.0, 0.8)
 THETA = Full(10.3, -0.5, 0.8, 0.1, 180.0)

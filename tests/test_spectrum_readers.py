@@ -5,8 +5,8 @@ import pytest
 from astropy.io import fits
 from scipy import sparse
 
-from jaxsed.sps.observed import arm
-from jaxsed.sps.spectrum_readers import (
+from jaxsed.sps.spectra.observed import arm
+from jaxsed.sps.spectra.readers import (
     read_desi_coadd,
     read_redrock,
     read_sdss_spectrum,

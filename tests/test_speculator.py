@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsed.catalog.published import load_published_provabgs
-from jaxsed.catalog.train_spectra import rest_frame_provabgs
-from jaxsed.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.bands.filters import load_filter
+from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.cosmology import PLANCK13, age
 from jaxsed.emulators import read_speculator
-from jaxsed.emulators.provabgs import BURST_BOX, NMF_BOX
-from jaxsed.emulators.spectral import LN_MAGGIES_10PC
-from jaxsed.emulators.unpickle import read_arrays
-from jaxsed.sps.models import family
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.sed import galaxy_model
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.emulators.spectral.emulator import LN_MAGGIES_10PC
+from jaxsed.emulators.spectral.published import BURST_BOX, NMF_BOX
+from jaxsed.emulators.spectral.unpickle import read_arrays
+from jaxsed.sps.models.galaxy import galaxy_model
+from jaxsed.sps.models.registry import family
+from jaxsed.sps.ssp.grid import load_ssp
+from jaxsed.workflows.published import load_published_provabgs
+from jaxsed.workflows.train_spectra import rest_frame_provabgs
 
 # --- pickles, written by hand -------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsed.constants import C_LIGHT
-from jaxsed.sps import ssp_readers
-from jaxsed.sps.ssp import (
+from jaxsed.core.constants import C_LIGHT
+from jaxsed.sps.ssp import readers as ssp_readers
+from jaxsed.sps.ssp.grid import (
     LOG_NLYC_NONE,
     SSPGrid,
     deposit_lines,

@@ -36,8 +36,8 @@ def test_train_and_predict_from_the_command_line(tmp_path, network):
 
 
 def test_the_command_says_what_a_file_lacks(tmp_path):
-    from jaxsed.catalog.errors import JaxsedError
-    from jaxsed.catalog.stars import train_file
+    from jaxsed.core.errors import JaxsedError
+    from jaxsed.workflows.stars import train_file
 
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["flux"] = np.ones((2, 3))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsed import stars as st
-from jaxsed.constants import C_LIGHT_KM_S
+from jaxsed.core.constants import C_LIGHT_KM_S
 from jaxsed.learn import FitSettings
 from jaxsed.stars import networks
 from jaxsed.stars.data import StarFlag

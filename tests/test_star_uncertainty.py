@@ -9,7 +9,8 @@ import pytest
 from star_data import LABELS, PIXELS, SMALL, settings, synthetic, trained_network
 
 from jaxsed import stars as st
-from jaxsed.stars import batches, model, networks, parts, prediction
+from jaxsed.stars import batches, model, networks, prediction
+from jaxsed.stars import record as parts
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_emulator import BANDS, CURVES, FEATURES, HIGH, LOW, Theta
 
+from jaxsed.bands.magnitudes import from_arsinh
 from jaxsed.cosmology import WMAP9
 from jaxsed.emulators import (
     EmulatorRecord,
@@ -21,9 +22,8 @@ from jaxsed.emulators import (
     measure_error,
     train_stitched,
 )
-from jaxsed.emulators.stitched import WINDOWS
+from jaxsed.emulators.photometric.stitched import WINDOWS
 from jaxsed.learn import FitSettings
-from jaxsed.magnitudes import from_arsinh
 from jaxsed.nets import mlp
 
 EDGES = sorted({edge for window in WINDOWS for edge in window})

@@ -8,10 +8,10 @@ import pytest
 from astropy.table import MaskedColumn, Table
 
 from jaxsed.catalog.config import load_config, parse_config
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.tables import DETECTION, MISSING, UPPER_LIMIT, read_catalog, read_table
 from jaxsed.catalog.units import to_maggies
+from jaxsed.core.errors import JaxsedError
 
 COLUMNS = {
     "ID": [7, 8, 9],

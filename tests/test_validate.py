@@ -14,11 +14,19 @@ from scipy.integrate import quad
 from test_cli import call
 
 from jaxsed import infer, params, plots
-from jaxsed.catalog import mocks
-from jaxsed.catalog import validate as validate_module
-from jaxsed.catalog.errors import JaxsedError
-from jaxsed.catalog.mocks import agreement, mock_galaxies
-from jaxsed.catalog.validate import (
+from jaxsed.bands.magnitudes import from_arsinh
+from jaxsed.core.errors import JaxsedError
+from jaxsed.emulators import load_emulator, measure_error
+from jaxsed.emulators.validation.errors import ErrorSummary, Residuals
+from jaxsed.emulators.validation.gradients import gradient_errors
+from jaxsed.emulators.validation.photometric import BINS, binned_errors, validate
+from jaxsed.emulators.validation.tails import SHAPES, tails
+from jaxsed.sps.models.provabgs import ProvabgsTheta
+from jaxsed.sps.models.registry import family
+from jaxsed.workflows import mocks
+from jaxsed.workflows import validate as validate_module
+from jaxsed.workflows.mocks import agreement, mock_galaxies
+from jaxsed.workflows.validate import (
     Request,
     compare_posteriors,
     physics_of,
@@ -26,14 +34,6 @@ from jaxsed.catalog.validate import (
     validate_emulator,
     validate_file,
 )
-from jaxsed.emulators import load_emulator, measure_error
-from jaxsed.emulators.errors import ErrorSummary, Residuals
-from jaxsed.emulators.gradients import gradient_errors
-from jaxsed.emulators.tails import SHAPES, tails
-from jaxsed.emulators.validate import BINS, binned_errors, validate
-from jaxsed.magnitudes import from_arsinh
-from jaxsed.sps.models import family
-from jaxsed.sps.provabgs import ProvabgsTheta
 
 SDSS = files("jaxsed.weights") / "emulator_provabgs_sdss.h5"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxsed.wavelengths import air_to_vacuum
+from jaxsed.bands.wavelengths import air_to_vacuum
 
 
 def test_air_wavelengths_become_vacuum_ones():

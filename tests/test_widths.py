@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from test_emulator import HIGH, KEY, LOW, TARGET, toy_simulate
 
+from jaxsed.bands.magnitudes import to_arsinh
 from jaxsed.emulators import TrainSettings, choose_width
-from jaxsed.emulators.ladder import WidthResult, WidthScaling, judge
-from jaxsed.emulators.pairs import Pairs, PairSets, scaled, scaling_of, simulate_pairs
-from jaxsed.emulators.speed import Timing
-from jaxsed.emulators.train import train_photometric
-from jaxsed.emulators.widths import share_seconds, simulate_sets
+from jaxsed.emulators.training.pairs import Pairs, PairSets, scaled, scaling_of, simulate_pairs
+from jaxsed.emulators.training.photometric import train_photometric
+from jaxsed.emulators.training.width_scan import WidthResult, WidthScaling, judge
+from jaxsed.emulators.training.widths import share_seconds, simulate_sets
+from jaxsed.emulators.validation.speed import Timing
 from jaxsed.learn import FitSettings
-from jaxsed.magnitudes import to_arsinh
 
 SETTINGS = TrainSettings(
     n_train=4000, n_test=2000, layers=3,
@@ -148,7 +148,7 @@ def test_total_correlation_is_that_of_survey_and_emulator():
 
 
 def test_interrupted_simulations_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxsed.emulators.pairs._CHUNK", 300)
+    monkeypatch.setattr("jaxsed.emulators.training.pairs._CHUNK", 300)
     whole = simulate_pairs(KEY, toy_simulate, 1000, (4, 3))
     dying = Counted(dies_at=2)
     with pytest.raises(KeyboardInterrupt):

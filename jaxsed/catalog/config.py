@@ -16,9 +16,9 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxsed.catalog.errors import JaxsedError, nearest, told
-from jaxsed.reading.text import parse_toml, read_text
-from jaxsed.sps.models import FAMILIES
+from jaxsed.core.errors import JaxsedError, nearest, told
+from jaxsed.io.text import parse_toml, read_text
+from jaxsed.sps.models.registry import FAMILIES
 
 FLUX_UNITS = ("ABmag", "maggies", "nanomaggies", "uJy", "mJy", "Jy")
 WAVE_UNITS = ("AA", "nm", "um")

@@ -13,13 +13,14 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsed import infer, params
+from jaxsed.bands.filters import Filter
 from jaxsed.catalog.chunk import PERCENTILES, ChunkResult, Keep
 from jaxsed.catalog.config import Config
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.flows import find_flow
 from jaxsed.catalog.predictors import COSMOLOGIES, Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
+from jaxsed.core.errors import JaxsedError
 from jaxsed.infer.amortised import Amortised
 from jaxsed.likelihood import (
     STARLIGHT_LIMIT,
@@ -30,8 +31,7 @@ from jaxsed.likelihood import (
 )
 from jaxsed.likelihood.photometry import DETECTION, MISSING
 from jaxsed.problem import Problem
-from jaxsed.sps.models import family
-from jaxsed.sps.photometry import Filter
+from jaxsed.sps.models.registry import family
 
 FREE_REDSHIFT = (0.01, 4.0)
 """Prior of a free redshift, uniform, where the configuration has none."""

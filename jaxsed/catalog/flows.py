@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from jaxsed.catalog.config import Config
-from jaxsed.catalog.errors import JaxsedError
+from jaxsed.core.errors import JaxsedError
 from jaxsed.infer import amortised
 from jaxsed.infer.amortised import Amortised
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from jaxsed import cosmology as cosmo
+from jaxsed.bands.filters import Filter
 from jaxsed.catalog.config import Config
-from jaxsed.catalog.errors import JaxsedError, told
+from jaxsed.core.errors import JaxsedError, told
 from jaxsed.emulators import (
-    FilterCurve,
     PhotometricEmulator,
     StitchedEmulator,
     cache_folder,
@@ -25,10 +25,9 @@ from jaxsed.emulators import (
     measured_sigma,
 )
 from jaxsed.likelihood import MAG_TO_RELATIVE
-from jaxsed.sps.models import GalaxyFamily, family
-from jaxsed.sps.photometry import Filter
-from jaxsed.sps.sed import GalaxyModel
-from jaxsed.sps.ssp import SSPGrid, load_ssp, read_ssp
+from jaxsed.sps.models.galaxy import GalaxyModel
+from jaxsed.sps.models.registry import GalaxyFamily, family
+from jaxsed.sps.ssp.grid import SSPGrid, load_ssp, read_ssp
 
 COSMOLOGIES = {"planck15": cosmo.PLANCK15, "planck13": cosmo.PLANCK13, "wmap9": cosmo.WMAP9}
 
@@ -166,7 +165,7 @@ def _misfit(
 
 
 def _matched(emulator, filters, redshift, config, *, strict):
-    names = [emulator.find_band(FilterCurve(f.wave, f.trans)) for f in filters]
+    names = [emulator.find_band(f) for f in filters]
     missing = [f.name for f, name in zip(filters, names, strict=True) if name is None]
     z = emulator.feature_names.index("redshift")
     low, high = float(emulator.box_low[z]), float(emulator.box_high[z])
@@ -281,7 +280,7 @@ def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
 
 
 def _train(config: Config, galaxies: GalaxyFamily, grid, filters, z_range, report):
-    from jaxsed.catalog.train import CACHE_SETTINGS, train_emulator
+    from jaxsed.workflows.train_photometric import CACHE_SETTINGS, train_emulator
 
     margin = 0.05 * (1 + z_range[1])
     low, high = max(z_range[0] - margin, 0.0), z_range[1] + margin

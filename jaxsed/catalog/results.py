@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsed import files
 from jaxsed.catalog import flags
-from jaxsed.catalog.errors import JaxsedError, nearest
-from jaxsed.catalog.writer import check_writable, open_results
-from jaxsed.reading import hdf5
+from jaxsed.catalog.writer import open_results
+from jaxsed.core.errors import JaxsedError, nearest
+from jaxsed.io import hdf5
+from jaxsed.io.table_output import check_table_path, save_table
 
 if TYPE_CHECKING:
-    from astropy.table import QTable, Table
+    from astropy.table import QTable
 
 Array = NDArray[Any]
 
@@ -54,38 +53,6 @@ DESCRIPTIONS = {
     "flag": "0 is good; bits of jaxsed.catalog.flags.Flag",
 }
 UNITS = {"t_age_mw": "Gyr", "t50": "Gyr", "t90": "Gyr", "a_v": "mag"}
-TABLE_FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".csv": "ascii.csv"}
-
-
-def check_table_path(path: Path) -> None:
-    """Raise JaxsedError where a summary table could not be written there."""
-    if path.suffix.lower() not in TABLE_FORMATS:
-        raise JaxsedError(
-            f"the table {str(path)!r}: its name must end with one of {', '.join(TABLE_FORMATS)}."
-        )
-    check_writable(path)
-
-
-def check_table_holds(path: Path, name: str, ids: Array) -> None:
-    """Raise JaxsedError where the format of a summary table cannot hold the id column."""
-    from astropy.table import Table
-
-    suffix = path.suffix.lower()
-    buffer: Any = io.BytesIO() if suffix == ".fits" else io.StringIO()
-    try:
-        Table({name: ids}).write(buffer, format=TABLE_FORMATS[suffix])
-    # astropy's writers raise nearly anything for what they cannot write
-    except Exception as error:
-        raise JaxsedError(
-            f"the table {str(path)!r}: {suffix} cannot hold the id column {name!r} ({error}). Give "
-            "a table that ends with .ecsv."
-        ) from error
-
-
-def save_table(table: Table, path: Path) -> None:
-    """Write a table, whole or not at all, in the format that the suffix names."""
-    with files.replacing(path) as new:
-        table.write(new, format=TABLE_FORMATS[path.suffix.lower()], overwrite=True)
 
 
 def _per_row(file: hdf5.Reader, group: str, n: int) -> dict[str, Array]:

@@ -18,19 +18,15 @@ from numpy.typing import NDArray
 import jaxsed
 from jaxsed.catalog.chunk import ChunkResult, Engine, stored
 from jaxsed.catalog.config import Config, load_config
-from jaxsed.catalog.errors import JaxsedError, told
 from jaxsed.catalog.flags import NOT_FITTED
-from jaxsed.catalog.results import (
-    Results,
-    check_table_holds,
-    check_table_path,
-    load_results,
-)
+from jaxsed.catalog.results import Results, load_results
 from jaxsed.catalog.tables import Observations, read_catalog
 from jaxsed.catalog.writer import ResultWriter, check_output
+from jaxsed.core.errors import JaxsedError, told
+from jaxsed.io.table_output import check_table_holds, check_table_path
 
 if TYPE_CHECKING:
-    from jaxsed.sps.photometry import Filter
+    from jaxsed.bands.filters import Filter
 
 
 COMPILING = (
@@ -57,7 +53,7 @@ def seeds_of(
 
 def load_filters(config: Config) -> tuple[Filter, ...]:
     """The curve of each band.  Raises JaxsedError naming the band that has none."""
-    from jaxsed.sps.photometry import load_filter
+    from jaxsed.bands.filters import load_filter
 
     filters = []
     for band in config.bands:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsed.catalog.config import MAX_REDSHIFT, BandConfig, Config
-from jaxsed.catalog.errors import JaxsedError, nearest, told
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.units import check_declared, check_values, to_maggies
-from jaxsed.reading.tables import check_table
+from jaxsed.core.errors import JaxsedError, nearest, told
+from jaxsed.io.tables import check_table
 
 if TYPE_CHECKING:
     from astropy.table import Table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsed.catalog.errors import JaxsedError
+from jaxsed.core.errors import JaxsedError
 
 # maggies per unit; 1 maggie = 3631 Jy, AB magnitude 0
 MAGGIES = {

@@ -2,7 +2,7 @@
 
 While a run lasts, its galaxies are in files of the folder ``RUN.h5.parts``: about one a minute,
 each there completely or not at all.  ``run.json`` says which run they are of, and ``lock`` which
-process works on it (see `jaxsed.locks`).  At the end they become ``RUN.h5`` and the folder goes.
+process works on it (see `jaxsed.io.locks`).  At the end they become ``RUN.h5`` and the folder goes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsed import files
-from jaxsed.catalog.errors import JaxsedError, told
 from jaxsed.catalog.flags import NOT_FITTED, Flag
 from jaxsed.catalog.tables import Observations
-from jaxsed.locks import Held, Lock, Owner, describe
-from jaxsed.reading import hdf5
+from jaxsed.core.errors import JaxsedError, told
+from jaxsed.io import files, hdf5
+from jaxsed.io.locks import Held, Lock, Owner, describe
+from jaxsed.io.table_output import check_writable
 
 SCHEMA = "jaxsed-results"
 SCHEMA_VERSION = 1
@@ -122,19 +122,6 @@ def _check_free(output: Path, *, resume: bool, overwrite: bool) -> None:
             f"the output {str(output)!r} exists: --overwrite replaces it, --resume keeps what it "
             "has if it is the same run."
         )
-
-
-def check_writable(path: Path) -> None:
-    """Raise JaxsedError where a file of this name could not be written."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise JaxsedError(f"cannot write {str(path)!r}: there is no folder {str(folder)!r}.")
-    if path.is_dir():
-        raise JaxsedError(f"cannot write {str(path)!r}: it is a folder.")
-    if path.exists() and not path.is_file():
-        raise JaxsedError(f"cannot write {str(path)!r}: it is not a regular file.")
-    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise JaxsedError(f"cannot write {str(path)!r}: no permission.")
 
 
 class _Contents(NamedTuple):

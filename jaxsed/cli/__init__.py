@@ -6,11 +6,11 @@ import sys
 
 import typer
 
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.cli.commands import app
 from jaxsed.cli.halos import halos
 from jaxsed.cli.process import cores, prepare_process
 from jaxsed.cli.stars import stars
+from jaxsed.core.errors import JaxsedError
 
 app.add_typer(stars, name="stars")
 app.add_typer(halos, name="halos")

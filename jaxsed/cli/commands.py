@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from jaxsed import __version__
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.cli.process import cores, prepare_process
+from jaxsed.core.errors import JaxsedError
 
 if TYPE_CHECKING:
     from jaxsed.catalog.results import Results
@@ -87,8 +87,8 @@ def demo(
     from astropy.table import Table
 
     from jaxsed import plots
-    from jaxsed.catalog.results import save_table
     from jaxsed.catalog.run import fit_catalog
+    from jaxsed.io.table_output import save_table
 
     output.mkdir(parents=True, exist_ok=True)
     catalog = output / "catalog.ecsv"
@@ -122,9 +122,10 @@ def calibrate(
 ) -> None:
     """Are a flow's posteriors right? Ranks, p-p curves and coverage on galaxies it never saw."""
     prepare_process()
-    from jaxsed.catalog import calibrate as calibration
-    from jaxsed.catalog.errors import told
+    from jaxsed import plots
+    from jaxsed.core.errors import told
     from jaxsed.infer import amortised
+    from jaxsed.workflows import calibrate as calibration
 
     with told():
         flow = amortised.load(model)
@@ -132,6 +133,8 @@ def calibrate(
         flow, mocks=mocks, draws=draws, seed=seed, missing=missing, mcmc=mcmc
     )
     calibration.write(found, output)
+    for name, figure in plots.calibration_figures(found).items():
+        plots.save_figure(figure, output / f"{name}.png", dpi=150)
     typer.echo(f"{found['accepted']:.1%} of {mocks} galaxies accepted by their weights")
     for name in [kind for kind in calibration.KINDS if kind in found]:
         figures = found[name]
@@ -174,13 +177,13 @@ def train(
     import jax
     from rich.console import Console
 
-    from jaxsed import files
     from jaxsed.catalog.config import load_config
     from jaxsed.catalog.predictors import COSMOLOGIES, load_grid
     from jaxsed.catalog.run import load_filters
-    from jaxsed.catalog.train import CACHE_SETTINGS, train_emulator
     from jaxsed.emulators import error_table, model_card
-    from jaxsed.sps.models import family
+    from jaxsed.io import files
+    from jaxsed.sps.models.registry import family
+    from jaxsed.workflows.train_photometric import CACHE_SETTINGS, train_emulator
 
     settings = load_config(config)
     fit = dataclasses.replace(CACHE_SETTINGS.fit, max_seconds=60 * minutes)
@@ -227,7 +230,7 @@ def validate(
     from rich.console import Console
 
     from jaxsed import plots
-    from jaxsed.catalog.validate import Request, validate_file
+    from jaxsed.workflows.validate import Request, validate_file
 
     request = Request(
         pairs=pairs,
@@ -357,7 +360,7 @@ def doctor(
     if not broken:
         checks += device_checks()
         if not quick:
-            from jaxsed.checks import self_check
+            from jaxsed.workflows.checks import self_check
 
             checks += [Check(*check) for check in self_check()]
         broken = any(check.required and not check.ok for check in checks)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from jaxsed.catalog.errors import JaxsedError
 from jaxsed.cli.process import prepare_process
+from jaxsed.core.errors import JaxsedError
 
 halos = typer.Typer(
     help="Stellar mass functions from halos: networks and what they must beat.",
@@ -53,7 +53,7 @@ def train(
     prepare_process()
     import numpy as np
 
-    from jaxsed.catalog.halos import train_file
+    from jaxsed.workflows.halos import train_file
 
     low, high, number = bins
     lines = train_file(
@@ -75,7 +75,7 @@ def predict(
 ) -> None:
     """Numbers of galaxies and mass functions of every box, with uncertainties."""
     prepare_process()
-    from jaxsed.catalog.halos import predict_file
+    from jaxsed.workflows.halos import predict_file
 
     for line in predict_file(model, data, table, progress=not quiet):
         if not quiet:
@@ -91,9 +91,15 @@ def forest(
 ) -> None:
     """A forest from the properties of halos to stellar masses, and which properties matter."""
     prepare_process()
-    from jaxsed.catalog.halos import forest_file
+    from jaxsed import plots
+    from jaxsed.workflows.halos import forest_file
 
-    for line in forest_file(data, output, lowest=lowest, seed=seed):
+    outcome = forest_file(data, output, lowest=lowest, seed=seed)
+    masses = plots.stellar_masses(outcome.truth, outcome.found)
+    plots.save_figure(masses, output / "stellar_masses.png")
+    shares = plots.importances(outcome.figures["importance"], outcome.figures["permutation"])
+    plots.save_figure(shares, output / "importances.png")
+    for line in outcome.lines:
         typer.echo(line)
 
 
@@ -111,7 +117,7 @@ def read(
 ) -> None:
     """Cut a simulation's table of halos into boxes."""
     prepare_process()
-    from jaxsed.catalog.halos import read_files
+    from jaxsed.workflows.halos import read_files
 
     columns = dict(part.partition("=")[::2] for part in column)
     unnamed = [name for name, value in columns.items() if not value]

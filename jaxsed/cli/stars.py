@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Train a network, or fit a Cannon, on labelled spectra; a tenth of them is kept apart."""
     prepare_process()
-    from jaxsed.catalog.stars import train_file
+    from jaxsed.workflows.stars import train_file
 
     lines = train_file(
         data, output, network.value, epochs=epochs, members=members, seed=seed, progress=not quiet
@@ -65,7 +65,7 @@ def predict(
 ) -> None:
     """Labels of every spectrum, with uncertainties, or a flag that says why not."""
     prepare_process()
-    from jaxsed.catalog.stars import predict_file
+    from jaxsed.workflows.stars import predict_file
 
     for line in predict_file(
         model, data, table, draws=draws, flux_errors=flux_errors, seed=seed, progress=not quiet
@@ -85,6 +85,6 @@ def read(
 ) -> None:
     """Continuum-normalised spectra at rest of APOGEE files, in one HDF5 file."""
     prepare_process()
-    from jaxsed.catalog.stars import read_files
+    from jaxsed.workflows.stars import read_files
 
     typer.echo(read_files(spectra, output, release=release, visits=visits))

@@ -11,32 +11,31 @@ says which network is enough; a `StitchedEmulator` covers more redshift than one
 spectrum model is, `spectral_errors` says.
 """
 
-from jaxsed.emulators.errors import ErrorSummary, measure_error, measured_sigma
-from jaxsed.emulators.galaxy_spectrum import ProvabgsSpectrum
-from jaxsed.emulators.photometric import PhotometricEmulator
-from jaxsed.emulators.record import EmulatorRecord, FilterCurve
-from jaxsed.emulators.report import error_report, error_table, model_card
-from jaxsed.emulators.shelf import (
+from jaxsed.emulators.photometric.emulator import PhotometricEmulator
+from jaxsed.emulators.photometric.stitched import StitchedEmulator
+from jaxsed.emulators.record import EmulatorRecord
+from jaxsed.emulators.registry import (
     cache_folder,
     emulator_files,
     is_photometric,
     load_emulator,
     load_spectrum_emulator,
 )
-from jaxsed.emulators.spectral import Resolution, SpectrumEmulator
-from jaxsed.emulators.spectral_errors import SpectrumErrors, spectral_errors
-from jaxsed.emulators.speculator import read_speculator
-from jaxsed.emulators.stitched import StitchedEmulator
-from jaxsed.emulators.train import EmulatorTarget, TrainSettings, train_photometric
-from jaxsed.emulators.train_spectral import SpectrumSettings, SpectrumTarget, train_spectrum
-from jaxsed.emulators.train_stitched import train_stitched
-from jaxsed.emulators.widths import choose_width
+from jaxsed.emulators.spectral.emulator import Resolution, SpectrumEmulator
+from jaxsed.emulators.spectral.provabgs import ProvabgsSpectrum
+from jaxsed.emulators.spectral.speculator import read_speculator
+from jaxsed.emulators.training.photometric import EmulatorTarget, TrainSettings, train_photometric
+from jaxsed.emulators.training.spectral import SpectrumSettings, SpectrumTarget, train_spectrum
+from jaxsed.emulators.training.stitched import train_stitched
+from jaxsed.emulators.training.widths import choose_width
+from jaxsed.emulators.validation.errors import ErrorSummary, measure_error, measured_sigma
+from jaxsed.emulators.validation.report import error_report, error_table, model_card
+from jaxsed.emulators.validation.spectral import SpectrumErrors, spectral_errors
 
 __all__ = [
     "EmulatorRecord",
     "EmulatorTarget",
     "ErrorSummary",
-    "FilterCurve",
     "PhotometricEmulator",
     "ProvabgsSpectrum",
     "Resolution",

@@ -1,19 +1,14 @@
-"""What an emulator was made of and how, and the filter curves that its bands are."""
+"""What an emulator was made of and how."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-
-class FilterCurve(NamedTuple):
-    """Transmission of a band: `wave` [n] in Angstrom (vacuum), `transmission` [n] of any scale."""
-
-    wave: np.ndarray
-    transmission: np.ndarray
+from jaxsed.bands.filters import Filter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +20,7 @@ class EmulatorRecord:
 
     physics: str = ""  # the physical model, such as "provabgs"
     ssp: str = ""  # the stellar library, such as "pegase2"
-    curves: tuple[FilterCurve, ...] = ()  # [band], or empty when unknown
+    curves: tuple[Filter, ...] = ()  # [band], or empty when unknown
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON types
     citations: tuple[str, ...] = ()
     birth_cloud_age: float | None = None  # Gyr; None where unknown
@@ -39,7 +34,7 @@ class EmulatorRecord:
         ]  # fmt: skip
         sha = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
         for curve in self.curves:
-            for values in curve:
+            for values in (curve.wave, curve.trans):
                 sha.update(np.ascontiguousarray(values, np.float64).tobytes() + b"|")
         return sha.hexdigest()
 
@@ -50,14 +45,3 @@ class EmulatorRecord:
 
     def __hash__(self) -> int:
         return hash((self.physics, self.ssp, len(self.curves)))
-
-
-def curve_difference(a: FilterCurve, b: FilterCurve) -> float:
-    """Half the integral of |T_a - T_b| over ln wave, each T of unit integral: 0 same, 1 apart."""
-    wave = np.union1d(a.wave, b.wave)
-    x = np.log(wave)
-    scaled = []
-    for curve in (a, b):
-        t = np.interp(wave, curve.wave, np.clip(curve.transmission, 0, None), left=0, right=0)
-        scaled.append(t / np.trapezoid(t, x))
-    return float(0.5 * np.trapezoid(np.abs(scaled[0] - scaled[1]), x))

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsed.emulators.galaxy_spectrum import ProvabgsSpectrum
-from jaxsed.emulators.shelf import PREFIX, SPECTRUM_PREFIX, load_emulator
-from jaxsed.emulators.spectral import SpectrumEmulator
-from jaxsed.emulators.stitched import StitchedEmulator
-from jaxsed.emulators.validate import mean_waves
+from jaxsed.emulators.photometric.stitched import StitchedEmulator
+from jaxsed.emulators.registry import PREFIX, SPECTRUM_PREFIX, load_emulator
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator
+from jaxsed.emulators.spectral.provabgs import ProvabgsSpectrum
+from jaxsed.emulators.validation.photometric import mean_waves
 
 
 class Summary(NamedTuple):

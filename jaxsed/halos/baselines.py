@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsed import files
 from jaxsed.halos.boxes import (
     EDGES,
     Features,
@@ -28,6 +27,7 @@ from jaxsed.halos.catalogue import V_PEAK_CUT, Halos
 from jaxsed.halos.model import MassFunctions, Record, mass_functions
 from jaxsed.halos.support import Support
 from jaxsed.halos.trees import Trees, of_sklearn
+from jaxsed.io import files
 
 KIND = "halo baseline"
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxsed import files
-from jaxsed.reading import hdf5
-from jaxsed.reading.limits import one_line
-from jaxsed.reading.tables import check_table
+from jaxsed.io import files, hdf5
+from jaxsed.io.limits import one_line
+from jaxsed.io.tables import check_table
 
 V_PEAK = "v_peak"
 """The feature that every catalogue has."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxsed import files
 from jaxsed.halos.boxes import Features
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.trees import Trees, of_sklearn
+from jaxsed.io import files
 
 KIND = "halo forest"
 

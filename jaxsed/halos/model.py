@@ -15,13 +15,13 @@ from flax import struct
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxsed import files
 from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import Box, Features, check_edges, mass_function, pack
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.formation import Shares, Typical
 from jaxsed.halos.networks import Architecture, Network
 from jaxsed.halos.support import Support
+from jaxsed.io import files
 from jaxsed.nets import resnet3d
 from jaxsed.nets.flat import check_sizes, restorer
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.keys import typed_key
 from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import (
     EDGES,
@@ -27,7 +28,6 @@ from jaxsed.halos.formation import Formation, Typical
 from jaxsed.halos.model import HaloModel, Record, expected
 from jaxsed.halos.networks import Architecture, Network, Outputs
 from jaxsed.halos.support import Support
-from jaxsed.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 
 VALIDATION = 0.15

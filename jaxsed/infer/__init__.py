@@ -1,9 +1,9 @@
 """Inference: `sample(keys, problem, method=...) -> Samples`, and the bar a posterior must meet."""
 
+from jaxsed.infer.approximations import pathfinder
 from jaxsed.infer.bridges import numpyro_model, numpyro_potential
 from jaxsed.infer.laplace import Laplace, laplace
 from jaxsed.infer.methods import METHODS
-from jaxsed.infer.quick import pathfinder
 from jaxsed.infer.sample import sample
 from jaxsed.infer.samples import ESS_BAR, RHAT_BAR, Diagnostics, Samples, convergence
 from jaxsed.infer.settings import Settings

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsed import small
-from jaxsed.keys import typed_key
+from jaxsed.core import linear_algebra
+from jaxsed.core.keys import typed_key
 from jaxsed.problem import Problem
 
 MAX_STEPS = 40
@@ -63,7 +63,7 @@ def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.
     _, hessian = _gauss_newton(problem, mean)
     close = values > values[best] - FAR_BELOW
     ends = jnp.where(close[:, None], ends, mean)
-    return Laplace(mean, small.factor_of_inverse(hessian), values[best], ends)
+    return Laplace(mean, linear_algebra.factor_of_inverse(hessian), values[best], ends)
 
 
 def _residuals(problem: Problem, x: Array) -> Array:
@@ -84,7 +84,7 @@ def _descend(problem: Problem, start: Array) -> tuple[Array, Array]:
     def step(_: int, at: _Step) -> _Step:
         gradient, hessian = _gauss_newton(problem, at.x)
         scaled = hessian + at.damping * (identity + jnp.diag(jnp.diag(hessian)))
-        move = small.solve_positive(scaled, gradient)
+        move = linear_algebra.solve_positive(scaled, gradient)
         # Beyond six normal coordinates nothing is plausible; long steps go there in float32.
         length = jnp.linalg.norm(move)
         trial = at.x - jnp.nan_to_num(move) * jnp.minimum(1.0, 3.0 / (length + 1e-6))

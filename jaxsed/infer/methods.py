@@ -7,9 +7,9 @@ from functools import lru_cache
 
 from jax import Array
 
-from jaxsed.infer import chees, ensemble, kernels, nested, numpyro_nuts
+from jaxsed.infer.samplers import chees, ensemble, kernels, nested, numpyro_nuts
+from jaxsed.infer.samplers.result import Whole
 from jaxsed.infer.settings import Settings
-from jaxsed.infer.whole import Whole
 from jaxsed.problem import Problem
 
 KERNELS: dict[str, Callable[[Settings], kernels.Kernel]] = {

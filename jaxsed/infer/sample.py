@@ -12,16 +12,16 @@ import numpy as np
 from jax import Array
 
 from jaxsed import params
-from jaxsed.infer import chains as mc
+from jaxsed.core.keys import typed_keys
 from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.book import Book
-from jaxsed.infer.flow_run import by_flow
-from jaxsed.infer.lane_run import LaneRun, Report
-from jaxsed.infer.lanes import padded, take
+from jaxsed.infer.amortised.run import by_flow
 from jaxsed.infer.methods import KERNELS, METHODS, WHOLE
 from jaxsed.infer.samples import Samples
+from jaxsed.infer.schedule import chains as mc
+from jaxsed.infer.schedule.galaxies import Book
+from jaxsed.infer.schedule.run import LaneRun, Report
+from jaxsed.infer.schedule.slots import padded, take
 from jaxsed.infer.settings import Settings
-from jaxsed.keys import typed_keys
 from jaxsed.problem import Problem
 
 Keep = Callable[[np.ndarray, Callable[[np.ndarray], Samples]], Any]

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsed import files
-from jaxsed.reading import hdf5
+from jaxsed.io import files, hdf5
 
 _FORMAT = "jaxsed training checkpoint 1"
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsed.keys import typed_key
+from jaxsed.core.keys import typed_key
 from jaxsed.learn import checkpoints
 from jaxsed.learn.progress import ProgressLine
 from jaxsed.learn.settings import FitSettings, History, Stage, make_optimizer

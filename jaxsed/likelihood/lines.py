@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from jaxsed.constants import C_LIGHT_KM_S
+from jaxsed.core.constants import C_LIGHT_KM_S
 
 
 @struct.dataclass

@@ -24,7 +24,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from jaxsed import small
+from jaxsed.core import linear_algebra
 from jaxsed.likelihood.lines import Lines
 
 
@@ -119,7 +119,7 @@ class Spectrum:
         residual = system.model - self.scaled + best[:n_term] @ system.terms
         at_lines = residual[self.line_pixels] + best[n_term:] @ system.lines
         chi2 = jnp.sum(self.line_free * residual**2) + jnp.sum(at_lines**2) + jnp.sum(best**2)
-        return -0.5 * (chi2 + small.log_determinant(system.h()))
+        return -0.5 * (chi2 + linear_algebra.log_determinant(system.h()))
 
     def normal_equation(self, prediction: SpectrumPrediction) -> tuple[Array, Array]:
         """``m C^-1 m`` and ``m C^-1 d`` with C the covariance that the coefficients add to.
@@ -130,7 +130,7 @@ class Spectrum:
         n_term, n = self.polynomials.shape[0], system.products.shape[0]
         scale = jnp.sum(system.model * self.scaled) / (jnp.sum(system.model**2) + 1e-12)
         scale = jnp.where(jnp.arange(n) < n_term, jnp.abs(scale), 1.0)
-        inverse = small.inverse_positive(system.h(scale))
+        inverse = linear_algebra.inverse_positive(system.h(scale))
         on_model = scale * self._products(system, system.model)
         on_data = scale * self._products(system, self.scaled)
         solved = inverse @ on_model
@@ -156,7 +156,7 @@ class Spectrum:
         flux = best[n_term:] * self.line_sigma
         at_lines = flux @ prediction.lines.columns(self._blurred_lines)
         lines = jnp.zeros_like(continuum).at[self.line_pixels].set(at_lines)
-        error = jnp.sqrt(jnp.diag(small.inverse_positive(system.h()))[n_term:])
+        error = jnp.sqrt(jnp.diag(linear_algebra.inverse_positive(system.h()))[n_term:])
         return SpectrumFit(
             continuum=continuum,
             calibration=calibration,
@@ -192,7 +192,7 @@ class Spectrum:
     def _best(self, system: _System) -> Array:
         """[coefficient] the best coefficients, in prior widths."""
         right = self._products(system, self.scaled - system.model)
-        return small.inverse_positive(system.h()) @ right
+        return linear_algebra.inverse_positive(system.h()) @ right
 
 
 def _blurred(spectra: Array, resolution: Array | None, offsets: tuple[int, ...]) -> Array:

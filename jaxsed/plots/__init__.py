@@ -2,16 +2,17 @@
 
 ``corner``, ``sed`` and ``sfh`` show one galaxy, ``spectrum_fit`` a fit of a spectrum, ``catalog`` a
 run, ``compare`` two sets of values, ``emulator_errors`` an emulator, ``validation_figures`` and
-``spectrum_figures`` what ``jaxsed validate`` found, ``rank_histograms`` whether posteriors are
-calibrated, ``star_spectrum``, ``reading`` and ``label_residuals`` a star, what a network reads in
-it, and its labels; ``box_of_halos``, ``mass_functions``, ``stellar_masses`` and ``importances``
-halos, and what networks and forests make of them; ``stellar_halo_relation`` a posterior of what
-connects halos and galaxies; ``loss_curves`` trainings; ``save_all`` writes PNGs of a run.  The
+``spectrum_figures`` what ``jaxsed validate`` found, ``rank_histograms`` and
+``calibration_figures`` whether posteriors are calibrated, ``star_spectrum``, ``reading`` and
+``label_residuals`` a star, what a network reads in it, and its labels; ``box_of_halos``,
+``mass_functions``, ``stellar_masses`` and ``importances`` halos, and what networks and forests make
+of them; ``stellar_halo_relation`` a posterior of what connects halos and galaxies; ``loss_curves``
+trainings; ``save_all`` writes PNGs of a run.  The
 figures are not known to pyplot, so nothing has to be closed and no backend is chosen: save one with
 ``save_figure`` or ``figure.savefig``; a notebook shows it after ``%matplotlib inline``.
 """
 
-from jaxsed.plots.calibration import rank_histograms
+from jaxsed.plots.calibration import calibration_figures, rank_histograms
 from jaxsed.plots.emulator import emulator_errors
 from jaxsed.plots.galaxy import corner, sed, sfh
 from jaxsed.plots.halos import (
@@ -30,6 +31,7 @@ from jaxsed.plots.validation import spectrum_figures, validation_figures
 
 __all__ = [
     "box_of_halos",
+    "calibration_figures",
     "catalog",
     "compare",
     "corner",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxsed.plots.style import BLUE, GREY, RED, label, new_figure, styled
+from jaxsed.workflows.calibrate import KEEP, KINDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,9 +33,9 @@ def rank_histograms(
     A slope is a bias, a valley in the middle a posterior that is too narrow, a hill one too wide.
 
     Args:
-        ranks: [mock] by parameter, from 0 to `n_draws`; see `jaxsed.checks.rank_statistics`.
+        ranks: [mock] by parameter, from 0 to `n_draws`; see `checks.rank_statistics`.
         n_draws: draws among which the truth was ranked.
-        p_values: by parameter, to be written above; see `jaxsed.checks.rank_pvalue`.
+        p_values: by parameter, to be written above; see `checks.rank_pvalue`.
         bins: of the histogram.
 
     Raises ValueError if there are no ranks.
@@ -66,3 +67,14 @@ def rank_histograms(
         if number >= len(ranks) - columns:
             axes.set_xlabel("rank of the truth", fontsize=8)
     return figure
+
+
+def calibration_figures(found: Mapping[str, Any]) -> dict[str, Figure]:
+    """Rank histograms of what `jaxsed.workflows.calibrate.calibrate` found, by file name."""
+    return {
+        f"ranks_{kind.replace('+', '_')}": rank_histograms(
+            found[kind]["ranks"], KEEP, p_values=found[kind]["sbc_pvalue"]
+        )
+        for kind in KINDS
+        if kind in found
+    }

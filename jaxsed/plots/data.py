@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsed.reading.text import parse_toml
+from jaxsed.io.text import parse_toml
 
 Array = NDArray[Any]
 

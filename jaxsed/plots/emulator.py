@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxsed.emulators.errors import SIGMA_LEVELS
-from jaxsed.emulators.validate import mean_waves
+from jaxsed.emulators.validation.errors import SIGMA_LEVELS
+from jaxsed.emulators.validation.photometric import mean_waves
 from jaxsed.plots.style import BLACK, BLUE, GREY, SKY, new_figure, plain_numbers, styled, wave_axis
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 from jaxsed.likelihood import Joint
 from jaxsed.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, RED, new_figure, styled
 from jaxsed.problem import Problem
-from jaxsed.spectra import spectrum_part
-from jaxsed.sps.lines import LINES
+from jaxsed.sps.gas.lines import LINES
+from jaxsed.workflows.spectra import spectrum_part
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ class _Drawn(NamedTuple):
 
 @styled
 def spectrum_fit(problem: Problem, x: Any, *, draws: Any = None, title: str = "") -> Figure:
-    """A fit of a problem made by `jaxsed.spectra.spectrum_problem`.
+    """A fit of a problem made by `jaxsed.workflows.spectra.spectrum_problem`.
 
     Args:
         problem: of one galaxy.

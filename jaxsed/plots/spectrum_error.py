@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxsed.emulators.spectral_errors import MEAN_RANGE, PERCENT, QUANTILES
+from jaxsed.emulators.validation.spectral import MEAN_RANGE, PERCENT, QUANTILES
 from jaxsed.plots.style import BLACK, BLUE, GREY, RED, new_figure, plain_numbers, styled, wave_axis
 
 if TYPE_CHECKING:

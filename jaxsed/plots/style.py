@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from jaxsed import files
+from jaxsed.io import files
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxsed.emulators.errors import ABSOLUTE_PERCENT
-from jaxsed.emulators.gradients import PERCENT as GRADIENT_PERCENT
-from jaxsed.emulators.tails import SHAPES, Z_EDGES
+from jaxsed.emulators.validation.errors import ABSOLUTE_PERCENT
+from jaxsed.emulators.validation.gradients import PERCENT as GRADIENT_PERCENT
+from jaxsed.emulators.validation.tails import SHAPES, Z_EDGES
 from jaxsed.plots.spectrum_error import spectrum_error_percentiles, spectrum_mean_error
 from jaxsed.plots.style import (
     BLACK,
@@ -28,7 +28,7 @@ from jaxsed.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxsed.emulators.validate import Validation
+    from jaxsed.emulators.validation.photometric import Validation
 
 _SHADES = (1.0, 0.7, 0.45, 0.25)
 OUTLIER = 3.0

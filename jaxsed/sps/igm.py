@@ -29,7 +29,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxsed.constants import LYMAN_ALPHA, LYMAN_LIMIT
+from jaxsed.core.constants import LYMAN_ALPHA, LYMAN_LIMIT
 
 # Inoue, Shimizu, Iwata & Tanaka 2014 (MNRAS 442, 1805), table 2: wavelength of the line
 # [Angstrom]; A of the Lyman alpha forest in its three redshift ranges; A of the damped systems in

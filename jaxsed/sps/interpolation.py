@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import erf
 
-from jaxsed.sps.sfh import INV_SQRT_2PI, SQRT_HALF
+from jaxsed.sps.populations.sfh import INV_SQRT_2PI, SQRT_HALF
 
 
 def smooth_weights(x: Array, nodes: Array, scatter: float) -> Array:

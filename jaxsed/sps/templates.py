@@ -1,7 +1,7 @@
 """Emission templates: tables of gas, dust and torus light, shipped or from a user's FSPS.
 
 Everything here runs once, in numpy, before any trace.  A table is a record of arrays; what puts
-it on the wavelengths of a model is in `jaxsed.sps.nebular`, `dust_emission` and `agn`.
+it on the wavelengths of a model is in `jaxsed.sps.gas.nebular`, `dust_emission` and `agn`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxsed import files
+from jaxsed.io import files
 
 KIND = "jaxsed emission templates"
 

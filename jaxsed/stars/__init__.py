@@ -9,7 +9,7 @@ from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import Spectra, StarFlag, flag_text, read_spectra, spectra, write_spectra
 from jaxsed.stars.model import StarModel
 from jaxsed.stars.networks import Architecture
-from jaxsed.stars.parts import Labels
+from jaxsed.stars.record import Labels
 from jaxsed.stars.resampling import at_rest, resample, to_resolution
 from jaxsed.stars.training import StarSettings, train
 from jaxsed.stars.uncertainty import calibrated, coverage, robust_scatter, with_laplace

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxsed import files
-from jaxsed.constants import C_LIGHT_KM_S
-from jaxsed.reading import fits as fits_files
+from jaxsed.core.constants import C_LIGHT_KM_S
+from jaxsed.io import files
+from jaxsed.io import fits as fits_files
 from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import Spectra, spectra
 

@@ -13,8 +13,8 @@ from flax import struct
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxsed import files
-from jaxsed.keys import typed_key
+from jaxsed.core.keys import typed_key
+from jaxsed.io import files
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import cnn1d, mlp
 from jaxsed.nets.flat import check_sizes, restorer

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsed.stars.data import Spectra
-from jaxsed.stars.parts import Scaling
+from jaxsed.stars.record import Scaling
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,8 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from jaxsed import files, params
+from jaxsed import params
+from jaxsed.io import files
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 from jaxsed.stars.data import Spectra, check_grid

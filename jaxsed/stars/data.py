@@ -11,8 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxsed import files
-from jaxsed.reading import hdf5
+from jaxsed.io import files, hdf5
 
 SENTINEL = -9000.0
 """A label at or below this is missing: surveys write -9999."""

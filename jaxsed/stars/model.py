@@ -12,11 +12,11 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from jaxsed import files
+from jaxsed.io import files
 from jaxsed.stars import networks, prediction, storage
 from jaxsed.stars.data import Spectra, StarFlag, check_grid
 from jaxsed.stars.networks import Network
-from jaxsed.stars.parts import Labels, Reach, Record, Scaling
+from jaxsed.stars.record import Labels, Reach, Record, Scaling
 
 DRAWS = 100
 """Dropout masks that a prediction averages over."""

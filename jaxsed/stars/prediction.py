@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsed.keys import typed_key
+from jaxsed.core.keys import typed_key
 from jaxsed.stars.networks import Network, Outputs
-from jaxsed.stars.parts import Reach, Scaling
+from jaxsed.stars.record import Reach, Scaling
 
 if TYPE_CHECKING:
     from jaxsed.stars.model import StarModel

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from jaxsed.constants import C_LIGHT_KM_S
-from jaxsed.wavelengths import air_to_vacuum
+from jaxsed.bands.wavelengths import air_to_vacuum
+from jaxsed.core.constants import C_LIGHT_KM_S
 
 LOST = 0.2
 """Share of a pixel's weight on unusable pixels beyond which it is unusable itself."""

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxsed import files
+from jaxsed.io import files
 from jaxsed.nets.flat import check_sizes, restorer
 from jaxsed.stars import networks
-from jaxsed.stars.parts import Reach, Record, Scaling
+from jaxsed.stars.record import Reach, Record, Scaling
 
 if TYPE_CHECKING:
     from jaxsed.stars.model import StarModel

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsed.keys import typed_key
+from jaxsed.core.keys import typed_key
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.stars import networks
 from jaxsed.stars.batches import Batch, batch_of, scaling_of
 from jaxsed.stars.data import Spectra
 from jaxsed.stars.model import StarModel
 from jaxsed.stars.networks import Architecture, Network
-from jaxsed.stars.parts import Record
 from jaxsed.stars.prediction import reach_of
+from jaxsed.stars.record import Record
 from jaxsed.stars.uncertainty import calibrated, with_laplace
 
 L2 = 5e-9

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsed import files
+from jaxsed.io import files
 from jaxsed.stars import apogee
 
 ELEMENTS = (

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsed import files
-from jaxsed.constants import LYMAN_ALPHA, LYMAN_LIMIT
+from jaxsed.core.constants import LYMAN_ALPHA, LYMAN_LIMIT
+from jaxsed.io import files
 from jaxsed.sps.templates import (
     SHIPPED,
     AnyTable,

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import jax
 
-from jaxsed import files
-from jaxsed.catalog.train import train_emulator
+from jaxsed.bands.filters import load_filter
 from jaxsed.emulators import TrainSettings, model_card
-from jaxsed.emulators.train import FAST
-from jaxsed.sps.models import family
-from jaxsed.sps.photometry import load_filter
-from jaxsed.sps.ssp import load_ssp
+from jaxsed.emulators.training.photometric import FAST
+from jaxsed.io import files
+from jaxsed.sps.models.registry import family
+from jaxsed.sps.ssp.grid import load_ssp
+from jaxsed.workflows.train_photometric import train_emulator
 
 GOODSS = (
     "goodss_ctio_u goodss_vimos_u goodss_acs_f435w goodss_acs_f606w goodss_acs_f775w "

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsed import files
-from jaxsed.sps.photometry import Filter, make_filter, read_filter
+from jaxsed.bands.filters import Filter, make_filter, read_filter
+from jaxsed.io import files
 
 TOLERANCE = 1e-3
 BOX_EDGE = 1e-4

@@ -22,7 +22,7 @@ from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.infer import amortised
 from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
 from jaxsed.learn import FitSettings
-from jaxsed.sps.models import family
+from jaxsed.sps.models.registry import family
 
 # Uncertainties of 5000 SDSS galaxies with spectra (the sample of CosmoPhotoz, Elliott et al. 2015):
 # in twelve bins of magnitude per band, the median magnitude, the median of ln(sigma / flux), and

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsed import files
+from jaxsed.io import files
 
 ORDER = [2, 0, 1, 3]
 

@@ -19,21 +19,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsed import files
-from jaxsed.catalog.train_spectra import (
+from jaxsed.emulators import ProvabgsSpectrum, SpectrumErrors
+from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.spectral import KWON, SpectrumSettings
+from jaxsed.emulators.validation.spectral import joint_jumps, ln_flux_residuals
+from jaxsed.emulators.validation.spectral_card import spectrum_card
+from jaxsed.io import files
+from jaxsed.sps.models.registry import family
+from jaxsed.sps.ssp.grid import load_ssp
+from jaxsed.workflows.train_spectra import (
     REDSHIFT_RANGE,
     RestFrameProvabgs,
     rest_frame_provabgs,
     train_provabgs_spectrum,
     unseen_galaxies,
 )
-from jaxsed.emulators import ProvabgsSpectrum, SpectrumErrors
-from jaxsed.emulators.spectral_card import spectrum_card
-from jaxsed.emulators.spectral_errors import joint_jumps, ln_flux_residuals
-from jaxsed.emulators.train import FAST
-from jaxsed.emulators.train_spectral import KWON, SpectrumSettings
-from jaxsed.sps.models import family
-from jaxsed.sps.ssp import load_ssp
 
 SETTINGS = {"fast": FAST, "kwon": KWON}
 

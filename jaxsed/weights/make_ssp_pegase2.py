@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsed import files
-from jaxsed.sps.ssp import LOG_NLYC_NONE, SSPGrid, deposit_lines, read_ssp, write_arrays
-from jaxsed.wavelengths import air_to_vacuum
+from jaxsed.bands.wavelengths import air_to_vacuum
+from jaxsed.io import files
+from jaxsed.sps.ssp.grid import LOG_NLYC_NONE, SSPGrid, deposit_lines, read_ssp, write_arrays
 
 #: PEGASE.2 is tabulated in 400 Angstrom steps up to here, then at 20, 40, 60... micron.
 _LAST_FINE_NODE = 100200.0
@@ -230,7 +230,7 @@ def model_card(source: dict, grid: SSPGrid, arrays: dict, path: Path, source_pat
             "",
             f"`{path.name}` ({path.stat().st_size / 1e6:.2f} MB), made by "
             "`python -m jaxsed.weights.make_ssp_pegase2 SOURCE.npz`; load it with "
-            f'`jaxsed.sps.ssp.load_ssp("{grid.name}")`.',
+            f'`jaxsed.sps.ssp.grid.load_ssp("{grid.name}")`.',
             "",
             "## What it is",
             "",

@@ -9,8 +9,8 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.bands.magnitudes import POGSON
 from jaxsed.likelihood import Photometry
-from jaxsed.magnitudes import POGSON
 from jaxsed.problem import Problem
 
 

@@ -13,17 +13,18 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from jaxsed import files, params
-from jaxsed import flow as flows
-from jaxsed.flow import Flow
+from jaxsed import params
+from jaxsed.core.keys import typed_key
+from jaxsed.infer.amortised import flow as flows
 from jaxsed.infer.amortised.context import PhotometricContext, photometric_context
+from jaxsed.infer.amortised.flow import Flow
 from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
 from jaxsed.infer.amortised.support import REASONS, Support, support, wider
-from jaxsed.keys import typed_key
+from jaxsed.io import files
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets.made import Made
 from jaxsed.problem import Problem
-from jaxsed.sps.models import family
+from jaxsed.sps.models.registry import family
 
 FIRST_LOOK = 16_384
 """Simulations that the scales of features and coordinates are taken from."""
@@ -46,7 +47,7 @@ class Record(NamedTuple):
     """What a flow was trained for."""
 
     model: str
-    """Name of the galaxy model, see `jaxsed.sps.models`."""
+    """Name of the galaxy model, see `jaxsed.sps.models.registry`."""
     emulator: str
     """Name of the emulator that simulated."""
     bands: tuple[str, ...]

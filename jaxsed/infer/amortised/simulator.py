@@ -12,9 +12,9 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.bands.magnitudes import POGSON
 from jaxsed.infer.amortised.trend import trend
 from jaxsed.likelihood import MAG_TO_RELATIVE, Photometry
-from jaxsed.magnitudes import POGSON
 from jaxsed.problem import Problem
 
 NOISE_BINS = 12

@@ -1,0 +1,1 @@
+"""Filters, fluxes through them, magnitudes and wavelengths."""

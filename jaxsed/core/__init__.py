@@ -1,0 +1,1 @@
+"""What everything else is built on: constants, random keys, linear algebra, errors."""

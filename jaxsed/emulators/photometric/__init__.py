@@ -1,0 +1,1 @@
+"""Emulators of fluxes in bands."""

@@ -1,0 +1,85 @@
+"""The emulators there are: those of the package and those trained on this machine."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jaxsed.emulators.photometric import emulator as photometric
+from jaxsed.emulators.photometric import stitched
+from jaxsed.emulators.spectral import emulator as spectral
+from jaxsed.emulators.spectral import provabgs as galaxy_spectrum
+from jaxsed.emulators.spectral.provabgs import ProvabgsSpectrum
+from jaxsed.io import files
+
+PREFIX = "emulator_"
+SPECTRUM_PREFIX = "spectrum_"
+
+_CLASSES: dict[str, Any] = {
+    photometric.KIND: photometric.PhotometricEmulator,
+    stitched.KIND: stitched.StitchedEmulator,
+    spectral.KIND: spectral.SpectrumEmulator,
+    galaxy_spectrum.KIND: galaxy_spectrum.ProvabgsSpectrum,
+}
+
+
+def cache_folder() -> Path:
+    """Where emulators trained on this machine are kept; the environment's XDG rules apply."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "jaxsed" / "emulators"
+
+
+def emulator_files() -> list[Path]:
+    """Emulators that come with the package, and those in the user's cache."""
+    shipped = Path(str(resources.files("jaxsed.weights")))
+    return sorted(shipped.glob(f"{PREFIX}*.h5")) + sorted(cache_folder().glob("*.h5"))
+
+
+def is_photometric(path: str | Path) -> bool:
+    """Whether a file holds an emulator of photometry, of one window of redshift or several.
+
+    Raises FileNotFoundError, and ValueError for a file that is no component's.
+    """
+    return files.kind(path) in (photometric.KIND, stitched.KIND)
+
+
+def load_emulator(name: str | Path) -> Any:
+    """An emulator by name (such as ``provabgs_sdss`` or one in the user's cache), or from a file.
+
+    Its class is that of the file: `PhotometricEmulator`, `StitchedEmulator`, `SpectrumEmulator`
+    or `ProvabgsSpectrum`.
+
+    Raises ValueError for an unknown name, with those there are, and for a file that is no emulator.
+    """
+    path = Path(name)
+    if path.suffix != ".h5":
+        known = {path.stem.removeprefix(PREFIX): path for path in emulator_files()}
+        if str(name) not in known:
+            raise ValueError(f"no emulator {str(name)!r}: there are {', '.join(known)}")
+        path = known[str(name)]
+    kind = files.kind(path)
+    if kind not in _CLASSES:
+        raise ValueError(f"{path}: expected an emulator, got a {kind!r} file")
+    return _CLASSES[kind].load(path)
+
+
+def spectrum_files() -> list[Path]:
+    """Emulators of whole galaxies' spectra that come with the package."""
+    shipped = Path(str(resources.files("jaxsed.weights")))
+    return sorted(shipped.glob(f"{SPECTRUM_PREFIX}*.h5"))
+
+
+def load_spectrum_emulator(name: str | Path = "provabgs") -> ProvabgsSpectrum:
+    """The spectrum emulator of a galaxy model by name (``provabgs``), or from a file.
+
+    Raises ValueError for an unknown name, with those there are, and for a file that is none.
+    """
+    path = Path(name)
+    if path.suffix != ".h5":
+        known = {path.stem.removeprefix(SPECTRUM_PREFIX): path for path in spectrum_files()}
+        if str(name) not in known:
+            raise ValueError(f"no spectrum emulator {str(name)!r}: there are {', '.join(known)}")
+        path = known[str(name)]
+    return ProvabgsSpectrum.load(path)

@@ -1,0 +1,363 @@
+"""The spectrum emulator: parameters -> ln L_lambda, by PCA and a network per wavelength window.
+
+A *rest-frame spectrum model* is a frozen pytree with `model(theta) -> ln L [wave]`,
+`model.wave`, `model.resolution` and `model.parameter_names`; `SpectrumEmulator` is one. Its ln
+flux is a linear map of the scores that a small network predicts (Alsing et al. 2020, section 3):
+
+    ln L(lambda) = sum_k score_k(theta) basis_k(lambda) + offset(lambda).
+
+All scalings of the inputs, scores and spectra are folded into the first layer, the last layer and
+the basis, once and in double precision, so that a call is matrix products and activations alone.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxsed import params
+from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.io import files
+from jaxsed.nets import mlp
+
+LN_LSUN_PER_ANGSTROM = "ln(Lsun / Angstrom per Msun formed)"
+"""Unit of the output, unless an emulator says otherwise."""
+
+LN_MAGGIES_10PC = "ln(AB maggies at 10 pc per Msun formed)"
+"""Unit of the published Prospector-alpha networks (inferred from their values)."""
+
+KIND = "jaxsed spectrum emulator"
+_NEARBY = 4  # nodes on either side
+# A theta on the edge of the box may round to just outside it.
+_BOX_SLACK = 1e-5
+
+
+class Resolution(NamedTuple):
+    """How sharp a spectrum model is."""
+
+    fwhm: np.ndarray
+    """[wave] full width at half maximum of the line-spread function, Angstrom."""
+    text: str
+    """The same in words, for messages."""
+
+
+def nodes_resolution(wave: ArrayLike, text: str = "") -> Resolution:
+    """The resolution of a grid whose spectra are known no better than its nodes: two steps.
+
+    The widest step nearby counts: nodes are added around lines, which sharpens nothing.
+    """
+    step = np.pad(np.gradient(np.asarray(wave, float)), _NEARBY, mode="edge")
+    widest = np.lib.stride_tricks.sliding_window_view(step, 2 * _NEARBY + 1).max(1)
+    return Resolution(2.0 * widest, text or "two steps of the wavelength grid")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpectralGrid:
+    """Wavelengths [wave] (vacuum Angstrom, increasing) and resolution of a spectrum model.
+
+    Static metadata: numpy also inside `jax.jit`, compared and hashed by content.
+    """
+
+    wave: np.ndarray
+    resolution: Resolution
+
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        sha = hashlib.sha256(self.resolution.text.encode())
+        for values in (self.wave, self.resolution.fwhm):
+            sha.update(np.ascontiguousarray(values, np.float64).tobytes() + b"|")
+        return sha.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, SpectralGrid) and self.digest() == other.digest()
+
+    def __hash__(self) -> int:
+        return hash((self.wave.size, float(self.wave[0]), float(self.wave[-1])))
+
+
+def spectral_grid(wave: ArrayLike, resolution: Resolution) -> SpectralGrid:
+    """Validate wavelengths and resolution.
+
+    Raises ValueError unless wavelengths are positive and increasing and every one has a FWHM.
+    """
+    wave, fwhm = np.asarray(wave, np.float64), np.asarray(resolution.fwhm, np.float64)
+    if wave.ndim != 1 or wave.size < 2 or not (wave[0] > 0 and np.all(np.diff(wave) > 0)):
+        raise ValueError("expected two or more positive, increasing wavelengths in Angstrom")
+    if fwhm.shape != wave.shape or not np.all(fwhm > 0):
+        raise ValueError(
+            f"expected a resolution (FWHM > 0 in Angstrom) per wavelength, {wave.shape}, "
+            f"got shape {fwhm.shape}"
+        )
+    return SpectralGrid(wave, Resolution(fwhm, resolution.text))
+
+
+@struct.dataclass
+class SpectralWindow:
+    """A network and the basis its scores multiply, on one stretch of wavelengths."""
+
+    layers: mlp.Layers
+    basis: Array
+    """[score, wave]"""
+    offset: Array
+    """[wave]"""
+    activation: str = struct.field(pytree_node=False)
+
+    def __call__(self, x: Array) -> Array:
+        """ln L [wave] for inputs x [parameter]."""
+        return mlp.apply(self.layers, x, self.activation) @ self.basis + self.offset
+
+
+def spectral_window(
+    layers: Sequence[Sequence[ArrayLike]],
+    *,
+    parameters: tuple[np.ndarray, np.ndarray],
+    scores: tuple[np.ndarray, np.ndarray],
+    basis: np.ndarray,
+    spectrum: tuple[np.ndarray, np.ndarray],
+    activation: str,
+) -> SpectralWindow:
+    """A window from a network between standardised quantities, with the scalings folded in.
+
+    Args:
+        layers: network from standardised parameters to standardised scores.
+        parameters: shift and scale [parameter]; standardised is (value - shift) / scale.
+        scores: shift and scale [score].
+        basis: [score, wave] of the standardised ln flux.
+        spectrum: shift and scale [wave] of the ln flux.
+        activation: the network's activation.
+
+    Raises ValueError for layers that do not chain.
+    """
+    wide = [[np.asarray(part, np.float64) for part in layer] for layer in layers]
+    mlp.check_layers(wide, activation)
+    first_w, first_b, *first_extra = wide[0]
+    shift, scale = parameters
+    first_w = first_w / scale[:, None]
+    wide[0] = [first_w, first_b - shift @ first_w, *first_extra]
+    last_w, last_b = wide[-1]
+    if last_w.shape[1] != len(basis):
+        raise ValueError(
+            f"expected a network with an output per row of the basis ({len(basis)}), "
+            f"got {last_w.shape[1]}"
+        )
+    wide[-1] = [last_w * scores[1], last_b * scores[1]]
+    return SpectralWindow(
+        layers=tuple(tuple(jnp.asarray(part, float) for part in layer) for layer in wide),
+        basis=jnp.asarray(basis * spectrum[1], float),
+        offset=jnp.asarray((scores[0] @ basis) * spectrum[1] + spectrum[0], float),
+        activation=activation,
+    )
+
+
+@struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
+class SpectrumEmulator:
+    """Networks with their bases and range; call it on one theta.
+
+    Made by `read_speculator`, `train_spectrum` or from parts by `SpectrumEmulator.create`.
+    """
+
+    windows: tuple[SpectralWindow, ...]
+    box_low: Array  # [parameter] range of the training set; -inf where unknown
+    box_high: Array  # [parameter]
+    parameter_names: tuple[str, ...] = struct.field(pytree_node=False)
+    grid: SpectralGrid = struct.field(pytree_node=False)
+    unit: str = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(
+        cls,
+        windows: Sequence[SpectralWindow],
+        wave: ArrayLike,
+        parameter_names: Sequence[str],
+        *,
+        box: tuple[ArrayLike, ArrayLike] | None = None,
+        resolution: Resolution | None = None,
+        unit: str = LN_LSUN_PER_ANGSTROM,
+    ) -> "SpectrumEmulator":
+        """An emulator from windows in order of wavelength.
+
+        Args:
+            windows: together they cover `wave`.
+            wave: [wave] vacuum Angstrom.
+            parameter_names: of the inputs.
+            box: lowest and highest training value of each; default: unknown.
+            resolution: default: two steps of the grid.
+            unit: of the output.
+
+        Raises:
+            ValueError: shapes or names that do not fit each other.
+        """
+        grid = spectral_grid(wave, resolution or nodes_resolution(wave))
+        names = tuple(str(name) for name in parameter_names)
+        inputs = {mlp.layer_sizes(window.layers)[0] for window in windows}
+        if inputs != {len(names)} or len(set(names)) != len(names):
+            raise ValueError(
+                f"expected a different name for each of the inputs ({inputs}), got {names}"
+            )
+        n_wave = sum(window.offset.size for window in windows)
+        if n_wave != grid.wave.size:
+            raise ValueError(f"expected {n_wave} wavelengths, got {grid.wave.size}")
+        low, high = box or (np.full(len(names), -np.inf), np.full(len(names), np.inf))
+        low, high = jnp.asarray(low, float), jnp.asarray(high, float)
+        if low.shape != (len(names),) or high.shape != low.shape or not bool(jnp.all(low < high)):
+            raise ValueError(f"expected a box of {len(names)} ranges with low < high")
+        return cls(tuple(windows), low, high, names, grid, unit)
+
+    @property
+    def wave(self) -> np.ndarray:
+        """[wave] rest-frame vacuum Angstrom, increasing."""
+        return self.grid.wave
+
+    @property
+    def resolution(self) -> Resolution:
+        """How sharp the spectra are."""
+        return self.grid.resolution
+
+    def __call__(self, theta: Any) -> Array:
+        """ln L_lambda [wave] in `unit`, for one theta.
+
+        Args:
+            theta: [parameter] in the order of `parameter_names`, or a NamedTuple that has them
+                (see `jaxsed.params.features`).
+
+        Raises ValueError for an array of another length.
+        """
+        x = self.features(theta)
+        return jnp.concatenate([window(x) for window in self.windows])
+
+    def features(self, theta: Any) -> Array:
+        """The inputs [parameter] of one theta."""
+        if hasattr(theta, "_fields"):
+            return params.features(theta, self.parameter_names)
+        x = jnp.asarray(theta, float)
+        if x.shape != (len(self.parameter_names),):
+            raise ValueError(
+                f"expected one theta of shape ({len(self.parameter_names)},) "
+                f"({', '.join(self.parameter_names)}), got {x.shape}: use jax.vmap for a batch"
+            )
+        return x
+
+    def inside(self, theta: Any) -> Array:
+        """Whether theta [scalar bool] lies within the ranges of the training set."""
+        x = self.features(theta)
+        slack = _BOX_SLACK * jnp.where(
+            jnp.isfinite(self.box_high - self.box_low), self.box_high - self.box_low, 0.0
+        )
+        # a NaN is outside
+        return jnp.all((x >= self.box_low - slack) & (x <= self.box_high + slack))
+
+    def in_lsun_per_angstrom(self) -> "SpectrumEmulator":
+        """The emulator with its output in ln(Lsun/Angstrom per Msun formed).
+
+        The factor depends on the wavelength alone, so it goes into the offset and costs nothing:
+        L_lambda = f_maggies / (maggies at 10 pc of 1 Lsun/Hz) c / lambda^2.
+
+        Raises ValueError for a unit that is not known.
+        """
+        if self.unit == LN_LSUN_PER_ANGSTROM:
+            return self
+        if self.unit != LN_MAGGIES_10PC:
+            raise ValueError(f"unknown unit {self.unit!r}: expected {LN_MAGGIES_10PC!r}")
+        term = np.log(C_LIGHT / MAGGIES_10PC_PER_LSUN_HZ) - 2.0 * np.log(self.wave)
+        return dataclasses.replace(self.plus(term), unit=LN_LSUN_PER_ANGSTROM)
+
+    def plus(self, term: np.ndarray) -> "SpectrumEmulator":
+        """The emulator with `term` [wave] added to its output."""
+        edges = np.cumsum([window.offset.size for window in self.windows])[:-1]
+        windows = tuple(
+            dataclasses.replace(window, offset=window.offset + jnp.asarray(part, float))
+            for window, part in zip(self.windows, np.split(term, edges), strict=True)
+        )
+        return dataclasses.replace(self, windows=windows)
+
+    def with_resolution(self, resolution: Resolution) -> "SpectrumEmulator":
+        """The emulator with another statement of its resolution (ValueError if it does not fit)."""
+        return dataclasses.replace(self, grid=spectral_grid(self.wave, resolution))
+
+    def between(self, low: float, high: float) -> "SpectrumEmulator":
+        """The emulator of the wavelengths from `low` to `high` Angstrom alone.
+
+        Raises ValueError if fewer than two are left.
+        """
+        keep = (self.wave >= low) & (self.wave <= high)
+        edges = np.cumsum([window.offset.size for window in self.windows])[:-1]
+        windows = tuple(
+            dataclasses.replace(window, basis=window.basis[:, part], offset=window.offset[part])
+            for window, part in zip(self.windows, np.split(keep, edges), strict=True)
+            if part.any()
+        )
+        resolution = Resolution(self.resolution.fwhm[keep], self.resolution.text)
+        return dataclasses.replace(
+            self, windows=windows, grid=spectral_grid(self.wave[keep], resolution)
+        )
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Named arrays and attributes (JSON types) that `from_arrays` reads."""
+        arrays = {
+            "wave": self.wave,
+            "fwhm": self.resolution.fwhm,
+            "box_low": self.box_low,
+            "box_high": self.box_high,
+        }
+        for k, window in enumerate(self.windows):
+            arrays |= {f"windows/{k}/basis": window.basis, f"windows/{k}/offset": window.offset}
+            for i, layer in enumerate(window.layers):
+                arrays |= {f"windows/{k}/layers/{i}/{j}": part for j, part in enumerate(layer)}
+        return arrays, {
+            "parameter_names": self.parameter_names,
+            "activations": [window.activation for window in self.windows],
+            "resolution": self.resolution.text,
+            "unit": self.unit,
+        }
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+    ) -> "SpectrumEmulator":
+        """Inverse of `to_arrays`; KeyError or ValueError if something is missing."""
+        windows = []
+        for k, activation in enumerate(attributes["activations"]):
+            layers: list[tuple[Array, ...]] = []
+            while f"windows/{k}/layers/{len(layers)}/0" in arrays:
+                stem = f"windows/{k}/layers/{len(layers)}"
+                names = [f"{stem}/{j}" for j in range(4) if f"{stem}/{j}" in arrays]
+                layers.append(tuple(jnp.asarray(arrays[name], float) for name in names))
+            mlp.check_layers(layers, activation)
+            basis = jnp.asarray(arrays[f"windows/{k}/basis"], float)
+            offset = jnp.asarray(arrays[f"windows/{k}/offset"], float)
+            if basis.shape != (layers[-1][0].shape[1], offset.size):
+                raise ValueError(f"window {k}: basis of shape {basis.shape}")
+            windows.append(SpectralWindow(tuple(layers), basis, offset, activation))
+        return cls.create(
+            windows,
+            arrays["wave"],
+            attributes["parameter_names"],
+            box=(arrays["box_low"], arrays["box_high"]),
+            resolution=Resolution(arrays["fwhm"], attributes["resolution"]),
+            unit=attributes["unit"],
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write to an HDF5 file, with names, units, range and a checksum."""
+        files.write(path, KIND, *self.to_arrays())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SpectrumEmulator":
+        """Read from an HDF5 file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not such a file, or a damaged one; the message names the file.
+        """
+        arrays, attributes = files.read(path, KIND)
+        with files.complete(path, "spectrum emulator"):
+            return cls.from_arrays(arrays, attributes)

@@ -1,0 +1,1 @@
+"""Training of emulators on simulated pairs."""

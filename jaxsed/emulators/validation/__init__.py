@@ -1,0 +1,1 @@
+"""Errors of emulators, measured and reported."""

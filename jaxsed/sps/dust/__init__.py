@@ -1,0 +1,1 @@
+"""Dust: attenuation, emission, and the Milky Way in front."""

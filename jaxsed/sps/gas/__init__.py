@@ -1,0 +1,1 @@
+"""Ionised gas: its continuum and its lines."""

@@ -1,0 +1,1 @@
+"""Galaxy models: named sets of parameters with their priors and physics."""

@@ -1,0 +1,127 @@
+"""The 18-parameter galaxy of Mathews+ (2023), after Prospector-alpha (Leja+ 2017, 2019).
+
+A continuity star formation history with one metallicity, two-component dust, gas with a
+metallicity of its own, dust emission that balances the absorbed energy, and an active nucleus.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from flax import struct
+from jax import Array
+
+from jaxsed import cosmology as cosmo
+from jaxsed.params import LN10
+from jaxsed.sps.energy_balance import EmissionState
+from jaxsed.sps.models import continuity
+from jaxsed.sps.models.continuity import N_BINS, Continuity
+from jaxsed.sps.populations.sfh import AgeAxis
+
+LOG_F_AGN_RANGE = (-5.0, 0.47712)
+LOG_TAU_AGN_RANGE = (0.69897, 2.17609)
+LOG_Z_GAS_RANGE = (-2.0, 0.5)
+
+
+class ProspectorTheta(NamedTuple):
+    """Parameters of a Prospector-like galaxy, in the order of Mathews+ (2023), table 1."""
+
+    log_mass_formed: Any
+    """log10 of the stellar mass ever formed, Msun."""
+    log_z: Any
+    """log10 of the stellar metallicity in solar units."""
+    log_sfr_ratios: Any
+    """[6] log10 SFR_i / SFR_{i+1} of neighbouring bins, youngest first."""
+    dust2: Any
+    """Optical depth of the diffuse dust at 5500 Å."""
+    dust_index: Any
+    """Slope of the diffuse attenuation curve relative to Calzetti's (Kriek & Conroy 2013)."""
+    dust1_fraction: Any
+    """Optical depth of birth clouds over that of the diffuse dust."""
+    log_f_agn: Any
+    """log10 of the luminosity of the torus over that of the stars."""
+    log_tau_agn: Any
+    """log10 of the optical depth of a clump of the torus at 5500 Å."""
+    log_z_gas: Any
+    """log10 of the gas metallicity in solar units."""
+    redshift: Any
+    q_pah: Any
+    """Percent of the dust mass in PAHs."""
+    u_min: Any
+    """Lowest intensity of the starlight that heats the dust, in the local unit."""
+    log_gamma_e: Any
+    """log10 of the share of the dust heated by more than `u_min`."""
+
+
+FEATURES = (
+    "log_z",
+    *(f"log_sfr_ratios_{k}" for k in range(1, N_BINS)),
+    "dust2",
+    "dust_index",
+    "dust1_fraction",
+    "log_f_agn",
+    "log_tau_agn",
+    "log_z_gas",
+    "redshift",
+    "q_pah",
+    "log10_u_min",
+    "log_gamma_e",
+)
+"""Inputs of an emulator of this model."""
+
+
+@struct.dataclass
+class Prospector(Continuity):
+    """History, dust and emission of a Prospector-like galaxy on the age nodes of an SSP grid."""
+
+    def emission(self, theta: ProspectorTheta) -> EmissionState:
+        """Gas, dust and nucleus."""
+        return EmissionState(
+            log_z_gas=theta.log_z_gas,
+            q_pah=theta.q_pah,
+            u_min=theta.u_min,
+            gamma=_power_of_ten(theta.log_gamma_e),
+            f_agn=_power_of_ten(theta.log_f_agn),
+            tau_agn=_power_of_ten(theta.log_tau_agn),
+        )
+
+
+def _power_of_ten(x: Any) -> Array:
+    return jnp.exp(LN10 * jnp.asarray(x))
+
+
+def prospector(axis: AgeAxis, log_z_solar: float) -> Prospector:
+    """The Prospector-like galaxy on these age nodes."""
+    return Prospector(axis, log_z_solar)
+
+
+def prior(
+    redshift: float | dist.Distribution, cosmology: cosmo.Cosmology = cosmo.PLANCK15
+) -> ProspectorTheta:
+    """The informative prior of Mathews+ 2023, table 1."""
+    stars = continuity.prior(redshift, cosmology)
+    return ProspectorTheta(
+        **stars._asdict(),
+        log_f_agn=dist.Uniform(*LOG_F_AGN_RANGE),
+        log_tau_agn=dist.Uniform(*LOG_TAU_AGN_RANGE),
+        log_z_gas=dist.Uniform(*LOG_Z_GAS_RANGE),
+        q_pah=dist.TruncatedNormal(2.0, 2.0, low=0.0, high=7.0),
+        u_min=dist.TruncatedNormal(1.0, 10.0, low=0.1, high=25.0),
+        log_gamma_e=dist.TruncatedNormal(-2.0, 1.0, low=-4.0, high=0.0),
+    )
+
+
+def training_distribution(redshift: dist.Distribution) -> ProspectorTheta:
+    """The thick-tailed distribution that emulators are trained on (Mathews+ 2023, table 1)."""
+    stars = continuity.training_distribution(redshift)
+    return ProspectorTheta(
+        **stars._asdict(),
+        log_f_agn=dist.Uniform(*LOG_F_AGN_RANGE),
+        log_tau_agn=dist.Uniform(*LOG_TAU_AGN_RANGE),
+        log_z_gas=dist.Uniform(*LOG_Z_GAS_RANGE),
+        q_pah=dist.TruncatedNormal(2.0, 4.0, low=0.0, high=7.0),
+        u_min=dist.TruncatedNormal(1.0, 20.0, low=0.1, high=25.0),
+        log_gamma_e=dist.TruncatedNormal(-2.0, 2.0, low=-4.0, high=0.0),
+    )

@@ -1,0 +1,1 @@
+"""Histories of star formation and enrichment, and the light of many populations."""

@@ -1,0 +1,1 @@
+"""Spectra of galaxies: at rest, through an instrument, and as surveys publish them."""

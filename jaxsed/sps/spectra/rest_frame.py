@@ -1,0 +1,114 @@
+"""The direct physics as a rest-frame spectrum model, at the wavelengths of an SSP grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from jaxsed import cosmology as cosmo
+from jaxsed.core.constants import C_LIGHT
+from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR, CharlotFall
+from jaxsed.sps.populations.composite import Populations, metallicity, populations
+from jaxsed.sps.ssp.grid import SSPGrid
+
+
+class GridResolution(NamedTuple):
+    """How sharp a grid is."""
+
+    fwhm: tuple[float, ...]
+    """[wave] full width at half maximum, Angstrom."""
+    text: str
+
+
+@struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
+class RestSpectrum:
+    """``model(theta) -> ln L_lambda`` [wave] in ln(Lsun/Angstrom per Msun formed), stars and dust.
+
+    For the physics of `jaxsed.sps.models.registry` without gas, dust emission or a nucleus.
+    """
+
+    physics: Any
+    stars: Populations
+    dust: CharlotFall
+    cosmology: cosmo.Cosmology
+    per_angstrom: Array
+    """[wave] c / wavelength^2 in Hz/Angstrom."""
+    wavelengths: tuple[float, ...] = struct.field(pytree_node=False)
+    resolution: GridResolution = struct.field(pytree_node=False)
+
+    @property
+    def wave(self) -> np.ndarray:
+        """[wave] vacuum Angstrom, increasing."""
+        return np.array(self.wavelengths)
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Empty: which fields of theta count is the physics' own affair."""
+        return ()
+
+    def __call__(self, theta: Any) -> Array:
+        """ln L_lambda [wave] of one theta; its mass is not looked at."""
+        t_age = cosmo.age(theta.redshift, self.cosmology)
+        formation, log_z = self.physics.formation(theta, t_age), self.physics.log_z(theta)
+        young, old = self.stars.light(formation, log_z)
+        dust = self.physics.attenuation(theta)
+        young_seen, old_seen = self.dust(dust.birth_cloud, dust.diffuse, dust.index)
+        light = (young_seen * young + old_seen * old) * self.per_angstrom
+        return jnp.log(jnp.maximum(light, jnp.finfo(light.dtype).tiny))
+
+
+def rest_spectrum(
+    physics: Any,
+    ssp: SSPGrid,
+    *,
+    wave_range: tuple[float, float],
+    fwhm: float | np.ndarray | None = None,
+    birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
+    scatter: float = metallicity.SCATTER_DEX,
+    cosmology: cosmo.Cosmology = cosmo.PLANCK15,
+) -> RestSpectrum:
+    """Build the direct physics on the wavelengths of an SSP grid, for spectra.
+
+    Args:
+        physics: a callable that takes the `AgeAxis` and the solar log metallicity of the grid.
+        ssp: the SSP grid.
+        wave_range: lowest and highest rest-frame wavelength in Angstrom that is kept.
+        fwhm: of the grid's spectra in Angstrom, a number or [wave] of the whole grid; default:
+            two steps of the grid, which is the most that it can show.
+        birth_cloud_age: Gyr.
+        scatter: of metallicity at one age, dex.
+        cosmology: for the age at a redshift.
+
+    Raises ValueError for a range that the grid does not cover or a width that is not positive.
+    """
+    wave = np.asarray(ssp.wave, float)
+    low, high = wave_range
+    if not wave[0] <= low < high <= wave[-1]:
+        raise ValueError(
+            f"expected a range within the grid's {wave[0]:.5g} to {wave[-1]:.5g} Angstrom, got "
+            f"{wave_range}"
+        )
+    kept = (wave >= low) & (wave <= high)
+    width = 2 * np.gradient(wave) if fwhm is None else np.broadcast_to(fwhm, wave.shape)
+    if not np.all(width > 0):
+        raise ValueError("expected widths (FWHM in Angstrom) above zero")
+    wave, width = wave[kept], np.asarray(width, float)[kept]
+    cut = dataclasses.replace(ssp, wave=wave, lnu=np.asarray(ssp.lnu)[:, :, kept])
+    # Of the order of one in this unit, as float32 likes it; taken off again per Angstrom.
+    unit = 1e15
+    stars = populations(cut, birth_cloud_age=birth_cloud_age, scatter=scatter, unit=unit)
+    text = ssp.resolution if fwhm is None else f"{ssp.name}, {np.median(width):.3g} Angstrom FWHM"
+    return RestSpectrum(
+        physics=physics(stars.axis, stars.log_z_solar),
+        stars=stars,
+        dust=CharlotFall.build(wave),
+        cosmology=cosmology,
+        per_angstrom=jnp.asarray(C_LIGHT / wave**2 / unit, dtype=float),
+        wavelengths=tuple(float(w) for w in wave),
+        resolution=GridResolution(tuple(float(w) for w in width), text or "two steps of the grid"),
+    )

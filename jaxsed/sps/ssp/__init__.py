@@ -1,0 +1,1 @@
+"""Simple stellar populations: grids and their files."""
