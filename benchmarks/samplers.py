@@ -59,7 +59,7 @@ def measure(problem: Problem, method: str, settings: infer.Settings, seed: int) 
         "share_passing": float(passed.mean()),
         "gradients_per_ess": float(np.median(found.gradients / np.maximum(ess, 1))),
         "evaluations_per_ess": float(np.median(found.evaluations / np.maximum(ess, 1))),
-        "lane_efficiency": samples.lane_efficiency,
+        "slot_efficiency": samples.slot_efficiency,
         "gradients": float(found.gradients.mean()),
         "evaluations": float(found.evaluations.mean()),
         "passing_after_run": [
@@ -86,7 +86,7 @@ def ablations(problem: Problem, settings: infer.Settings) -> dict[str, tuple[Pro
         "own lengths (NUTS), no global moves": (
             problem, "nuts", change(settings, proposals=0, warmup_proposals=0, draws=1000),
         ),
-        "lanes not refilled": (problem, "hmc", change(settings, lanes=max(n, 4))),
+        "slots not refilled": (problem, "hmc", change(settings, slots=max(n, 4))),
     }  # fmt: skip
 
 
@@ -94,13 +94,13 @@ def show(title: str, rows: dict[str, dict[str, Any]]) -> None:
     """A table of one target."""
     table = Table(
         "sampler", "s / galaxy", "pass", "converged / core-hour", "gradients / ESS", "values / ESS",
-        "lanes", "compile s", title=title,
+        "slots", "compile s", title=title,
     )  # fmt: skip
     for name, r in rows.items():
         table.add_row(
             name, f"{r['seconds_per_galaxy']:.3g}", f"{r['share_passing']:.1%}",
             f"{r.get('converged_per_core_hour', np.nan):.0f}", f"{r['gradients_per_ess']:.0f}",
-            f"{r['evaluations_per_ess']:.0f}", f"{r['lane_efficiency']:.2f}",
+            f"{r['evaluations_per_ess']:.0f}", f"{r['slot_efficiency']:.2f}",
             f"{r.get('compile_seconds', np.nan):.0f}",
         )  # fmt: skip
     Console().print(table)
@@ -111,13 +111,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", nargs="+", default=["provabgs5", "goodss17"])
     parser.add_argument("--galaxies", type=int, default=64)
-    parser.add_argument("--lane-galaxies", type=int, default=64, help="at most, for nuts and mclmc")
-    parser.add_argument("--slow-galaxies", type=int, default=8, help="for samplers without lanes")
+    parser.add_argument("--slot-galaxies", type=int, default=64, help="at most, for nuts and mclmc")
+    parser.add_argument("--slow-galaxies", type=int, default=8, help="for samplers without slots")
     parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS), choices=infer.METHODS)
     parser.add_argument("--peer", nargs="*", default=list(PEERS), choices=PEERS)
     parser.add_argument("--peers", type=int, default=1, help="galaxies for the peers")
     parser.add_argument("--peer-seconds", type=float, default=120.0)
-    parser.add_argument("--lanes", type=int, default=256)
+    parser.add_argument("--slots", type=int, default=256)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--retries", type=int, default=4)
     parser.add_argument("--ablation", action="store_true")
@@ -126,7 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
 
-    settings = infer.Settings(lanes=options.lanes, draws=options.draws, retries=options.retries)
+    settings = infer.Settings(slots=options.slots, draws=options.draws, retries=options.retries)
     out: dict[str, Any] = {
         "device": str(jax.devices()[0]), "cores": cores(), "jax": jax.__version__,
         "matrix_product_flops": matrix_rate(), "settings": dataclasses.asdict(settings),

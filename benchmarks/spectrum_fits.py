@@ -225,7 +225,7 @@ def read_samples(stored: dict[str, Any], target: Problem) -> infer.Samples:
     return infer.Samples(
         theta=theta, x=stored["x"], log_density=stored["log_density"], flux=None, derived={},
         diagnostics=diagnostics, method=(str(stored["method"]),), run=np.zeros(1, int),
-        log_evidence=nothing, log_evidence_error=nothing, lane_efficiency=float("nan"),
+        log_evidence=nothing, log_evidence_error=nothing, slot_efficiency=float("nan"),
     )  # fmt: skip
 
 

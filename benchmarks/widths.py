@@ -30,7 +30,7 @@ from jaxsed.workflows.train_photometric import emulation
 
 
 def main() -> None:
-    """Train the ladder, print its table and write it."""
+    """Train the series, print its table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=SETS, default="sdss")
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256])
@@ -69,7 +69,7 @@ def main() -> None:
         if options.total_seconds
         else dict(zip(widths, each, strict=True))
     )
-    ladder = choose_width(
+    scan = choose_width(
         jax.random.key(options.seed),
         simulate,
         target,
@@ -91,9 +91,9 @@ def main() -> None:
         error_floor=options.error_floor,
         folder=options.output,
     )
-    Console().print(f"{chosen.physics}: {chosen.title}", ladder.table())
+    Console().print(f"{chosen.physics}: {chosen.title}", scan.table())
     if options.json:
-        options.json.write_text(json.dumps(ladder.to_dict(), indent=1))
+        options.json.write_text(json.dumps(scan.to_dict(), indent=1))
 
 
 if __name__ == "__main__":

@@ -74,5 +74,5 @@ def some_draws(prior, n, bands):
         khat=np.array([0.3, np.nan, 0.6])[three],
         importance_ess=np.array([10.0, np.nan, 30.0])[three],
         support=tuple(("inside", "", "colour")[i] for i in three),
-        lane_efficiency=1.0,
+        slot_efficiency=1.0,
     )

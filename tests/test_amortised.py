@@ -25,7 +25,7 @@ from jaxsed.problem import Problem
 
 MATRIX = np.array([[1.0, 0.5], [0.2, -1.0], [2.0, 1.9]])
 ERROR = np.array([0.5, 0.3, 0.2])
-SETTINGS = infer.Settings(warmup=100, warmup_chains=4, draws=300, retries=2, starts=2, lanes=8)
+SETTINGS = infer.Settings(warmup=100, warmup_chains=4, draws=300, retries=2, starts=2, slots=8)
 
 
 class Toy(NamedTuple):

@@ -17,7 +17,7 @@ from jaxsed import infer
 from jaxsed.infer.methods import kernel
 from jaxsed.infer.schedule import chains as mc
 from jaxsed.infer.schedule.run import _schedule
-from jaxsed.infer.schedule.slots import Lanes, padded, take
+from jaxsed.infer.schedule.slots import BatchSlots, padded, take
 from jaxsed.problem import stack
 
 SHORT = infer.Settings(warmup=200, draws=100, retries=0, starts=2)
@@ -53,12 +53,12 @@ def test_the_order_of_a_batch_does_not_matter(five, keys):
 
 
 def first_draws(keys, problem, rows):
-    """[galaxy, chain, draw, dimension] of the first transitions of galaxies in lanes of their own
+    """[galaxy, chain, draw, dimension] of the first transitions of galaxies in slots of their own
     number."""
     rows = np.array(rows)
-    lanes = Lanes(keys, problem, rows, padded(rows.size))
-    lanes.begin(chains=4, starts=2, dense=True)
-    segment = lanes.advance(np.zeros(rows.size, int), np.zeros(rows.size, bool), _schedule(), MOVES)
+    slots = BatchSlots(keys, problem, rows, padded(rows.size))
+    slots.begin(chains=4, starts=2, dense=True)
+    segment = slots.advance(np.zeros(rows.size, int), np.zeros(rows.size, bool), _schedule(), MOVES)
     return segment.x[:, :, :5]
 
 

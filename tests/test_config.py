@@ -28,6 +28,11 @@ def test_defaults():
     assert config.prior == {}
 
 
+def test_a_key_may_go_by_its_old_name():
+    assert parse_config(BASE + "[sampler]\nlanes = 8\n").sampler.slots == 8
+    assert parse_config(BASE + "[sampler]\nslots = 8\n").sampler.slots == 8
+
+
 @pytest.mark.parametrize(
     ("setting", "expected"), [("0.5", 0.5), ("1", 1.0), ('"free"', "free"), ('"zz"', "zz")]
 )
@@ -57,6 +62,7 @@ def test_sections_are_read():
 
 # (text, words of the message)
 WRONG = {
+    "two names": (BASE + "[sampler]\nlanes = 8\nslots = 4\n", ["old name of 'slots'"]),
     "not toml": ("[catalog\n", ["not valid TOML", "line 1"]),
     "no catalog": (BAND, ["[catalog]", "missing"]),
     "no band": (CATALOG, ["no bands", "[[band]]"]),

@@ -17,9 +17,9 @@ from jaxsed.catalog.flags import Flag, from_diagnostics
 from jaxsed.infer.amortised import run as flow_run
 from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
 from jaxsed.infer.samplers import ensemble, nested
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.samples import Diagnostics
-from jaxsed.infer.schedule.galaxies import Book
+from jaxsed.infer.schedule.galaxies import GalaxyStates
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 
@@ -190,56 +190,56 @@ def test_both_bars_are_the_same():
     assert (flags.RHAT_BAR, flags.ESS_BAR) == (samples.RHAT_BAR, samples.ESS_BAR) == (1.01, 400.0)
 
 
-# ------------------------------------------------------------ the book of a run
+# ------------------------------------------------------------ the states of a run
 
 
 @pytest.fixture
-def book(monkeypatch):
-    """A book of three galaxies whose draws are their coordinates, with one derived quantity."""
+def states(monkeypatch):
+    """A states of three galaxies whose draws are their coordinates, with one derived quantity."""
     problem = toy_problem()
     prior, data = jax.tree.map(
         lambda a: jnp.broadcast_to(jnp.asarray(a), (3, *jnp.shape(a))),
         (problem.prior, problem.data),
     )
     batch = dataclasses.replace(problem, prior=prior, data=data)
-    made = Book(jax.random.split(jax.random.key(0), 3), batch, SETTINGS, None)
+    made = GalaxyStates(jax.random.split(jax.random.key(0), 3), batch, SETTINGS, None)
     made.derived = {}
     monkeypatch.setattr(
-        Book, "_describe", lambda self, galaxies, x: (None, x, None, dict(self.derived))
+        GalaxyStates, "_describe", lambda self, galaxies, x: (None, x, None, dict(self.derived))
     )
     return made
 
 
-def runs(book, **options):
+def runs(states, **options):
     rng = np.random.default_rng(1)
     return [
-        Whole(x=rng.normal(size=(2, 2000, 2)), log_density=np.zeros((2, 2000)), **options)
+        SamplerRun(x=rng.normal(size=(2, 2000, 2)), log_density=np.zeros((2, 2000)), **options)
         for _ in range(3)
     ]
 
 
-def test_independent_draws_meet_the_bar(book):
-    assert book.diagnose(np.arange(3), runs(book), "hmc").all()
-    assert [g.method for g in book.galaxies] == ["hmc"] * 3
-    assert book[0].kept.x.shape == (2, SETTINGS.draws, 2)  # thinned
+def test_independent_draws_meet_the_bar(states):
+    assert states.diagnose(np.arange(3), runs(states), "hmc").all()
+    assert [g.method for g in states.galaxies] == ["hmc"] * 3
+    assert states[0].kept.x.shape == (2, SETTINGS.draws, 2)  # thinned
 
 
 @pytest.mark.parametrize("cap", [399.0, 0.0, np.nan])
-def test_the_cap_of_the_effective_number_counts(book, cap):
-    assert not book.diagnose(np.arange(3), runs(book, effective=cap), "hmc").any()
-    for galaxy in book.galaxies:  # in what is told as well
+def test_the_cap_of_the_effective_number_counts(states, cap):
+    assert not states.diagnose(np.arange(3), runs(states, effective=cap), "hmc").any()
+    for galaxy in states.galaxies:  # in what is told as well
         assert not np.any(galaxy.diagnostics.ess_bulk > cap)
         assert not np.any(galaxy.diagnostics.ess_tail > cap)
         assert np.isnan(cap) == np.isnan(galaxy.diagnostics.ess_tail).all()
 
 
-def test_a_cap_of_another_galaxy_does_not_count(book):
-    some = runs(book)
+def test_a_cap_of_another_galaxy_does_not_count(states):
+    some = runs(states)
     some[1] = some[1]._replace(effective=10.0)
-    assert list(book.diagnose(np.arange(3), some, "hmc")) == [True, False, True]
+    assert list(states.diagnose(np.arange(3), some, "hmc")) == [True, False, True]
 
 
-def test_a_derived_quantity_that_does_not_mix_fails(book):
+def test_a_derived_quantity_that_does_not_mix_fails(states):
     rng = np.random.default_rng(3)
     good = rng.normal(size=(3, 2, 2000))
     slow = good.copy()
@@ -247,10 +247,10 @@ def test_a_derived_quantity_that_does_not_mix_fails(book):
     broken = good.copy()
     broken[2, 0, 0] = np.nan
     vector = np.zeros((3, 2, 2000, 4))
-    book.derived = {"good": good, "slow": slow, "broken": broken, "vector": vector}
-    assert list(book.diagnose(np.arange(3), runs(book), "hmc")) == [True, False, False]
-    book.derived = {"good": good, "constant": np.full((3, 2, 2000), 0.3), "again": good}
-    assert book.diagnose(np.arange(3), runs(book), "hmc").all()
+    states.derived = {"good": good, "slow": slow, "broken": broken, "vector": vector}
+    assert list(states.diagnose(np.arange(3), runs(states), "hmc")) == [True, False, False]
+    states.derived = {"good": good, "constant": np.full((3, 2, 2000), 0.3), "again": good}
+    assert states.diagnose(np.arange(3), runs(states), "hmc").all()
 
 
 # ------------------------------------------------------------ weights of a flow's draws

@@ -130,7 +130,7 @@ def test_settings_reach_the_sampler():
     one = engine.make_engine(config, [load_filter(b) for b in BANDS])
     assert one.method == "nuts"
     s = one.settings
-    assert (s.chains, s.warmup, s.draws, s.retries, s.lanes) == (6, 150, 250, 1, 8)
+    assert (s.chains, s.warmup, s.draws, s.retries, s.slots) == (6, 150, 250, 1, 8)
     assert (s.fallback, s.max_tree_depth, s.target_acceptance) == (("nested",), 7, 0.9)
 
 

@@ -805,7 +805,7 @@ def test_engine_hands_over_what_it_returns(monkeypatch):
     def sample(keys, problem, *, keep=None, **options):
         book = infer.book.Book(keys, problem, options["settings"], options["derive"])
         x = jax.vmap(lambda key: jax.random.normal(key, (2, 40, problem.dimension)))(keys)
-        runs = [infer.whole.Whole(np.asarray(a), np.zeros(a.shape[:2])) for a in x]
+        runs = [infer.whole.SamplerRun(np.asarray(a), np.zeros(a.shape[:2])) for a in x]
         book.diagnose(np.arange(len(runs)), runs, "test")
         keep(places, book.samples)
         return book.samples()

@@ -20,7 +20,7 @@ from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem, stack
 
 SETTINGS = infer.Settings(
-    warmup=200, draws=300, retries=2, starts=2, lanes=4, walkers=16, live_points=150
+    warmup=200, draws=300, retries=2, starts=2, slots=4, walkers=16, live_points=150
 )
 NO_GLOBAL_MOVES = dataclasses.replace(SETTINGS, proposals=0, warmup_proposals=0)
 
@@ -146,19 +146,19 @@ def test_a_galaxy_does_not_depend_on_its_neighbours():
     assert not np.allclose(own[0][0], own[1][0])
 
 
-def test_more_galaxies_than_lanes_are_all_sampled_and_none_twice():
+def test_more_galaxies_than_slots_are_all_sampled_and_none_twice():
     generator = np.random.default_rng(8)
     problems = [linear_problem(generator)[0] for _ in range(7)]
     seven = stack(problems)
     keys = jax.random.split(jax.random.key(5), 7)
-    few = dataclasses.replace(SETTINGS, lanes=2, warmup_chains=8)
+    few = dataclasses.replace(SETTINGS, slots=2, warmup_chains=8)
     samples = infer.sample(keys, seven, method="hmc", settings=few)
     assert samples.diagnostics.passes().all()
     alone = infer.sample(keys[4], problems[4], method="hmc", settings=few)
     ess = min(r.diagnostics.ess_bulk.min() for r in (samples, alone))
     gap = samples.x[4].mean((0, 1)) - alone.x[0].mean((0, 1))
     assert np.all(np.abs(gap) < 5 * alone.x[0].std((0, 1)) * np.sqrt(2 / ess))
-    assert 0 < samples.lane_efficiency <= 1
+    assert 0 < samples.slot_efficiency <= 1
 
 
 def test_what_misses_the_bar_goes_to_the_fallback_and_says_so(monkeypatch):

@@ -226,7 +226,7 @@ def toy_problem():
 
 
 QUICK = infer.Settings(
-    warmup=100, draws=100, retries=1, starts=1, lanes=1, walkers=8, chains=2, warmup_chains=2,
+    warmup=100, draws=100, retries=1, starts=1, slots=1, walkers=8, chains=2, warmup_chains=2,
     fallback=("aies",),
 )  # fmt: skip
 
@@ -253,8 +253,8 @@ def test_beginnings_segments_and_learning_have_keys_of_their_own(monkeypatch):
     for step in range(4):
         where = jnp.array([step]), jnp.array([True]), jnp.zeros((1, 2))
         seen.append(chains.advance_batch.__wrapped__(own, *where, one, jnp.zeros(2), moves=None))
-    seen += [words(chains.numbered(own[0], use, n))[None]
-             for use in (chains.LEARNING, chains.WHOLE, chains.FLOW) for n in range(4)]  # fmt: skip
+    uses = chains.LEARNING, chains.SINGLE_CALL, chains.FLOW
+    seen += [words(chains.numbered(own[0], use, n))[None] for use in uses for n in range(4)]
     used = [tuple(np.asarray(w)[0].tolist()) for w in seen]
     root = tuple(np.asarray(words(own))[0].tolist())
     assert len(set(used)) == len(used)
@@ -292,7 +292,9 @@ def test_keys_of_a_galaxy_are_all_different(monkeypatch):
 
         monkeypatch.setattr(jax.random, name, watched)
 
-    compiled = (chains.begin_batch, chains.advance_batch, chains.learn_batch, chains.whole_batch)
+    compiled = (
+        chains.begin_batch, chains.advance_batch, chains.learn_batch, chains.single_call_batch
+    )  # fmt: skip
     for function in compiled:
         function.clear_cache()
     for name in ("split", "fold_in", "normal", "uniform", "permutation", "choice", "categorical"):
@@ -348,7 +350,7 @@ def entries():
     galaxies = family("provabgs")
     return {
         "sample": (
-            lambda k: infer.sample(k, problem), (SAMPLE, "Book")
+            lambda k: infer.sample(k, problem), (SAMPLE, "GalaxyStates")
         ),
         "laplace": (lambda k: infer.laplace(k, problem).mean, None),
         "pathfinder": (

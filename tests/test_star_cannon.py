@@ -45,7 +45,7 @@ def test_posteriors_of_a_cannons_labels_are_calibrated():
     unseen = quadratic(24, seed=1)
     problem = fitted.problem(unseen)
     keys = jax.random.split(jax.random.key(0), len(unseen))
-    samples = infer.sample(keys, problem, method="nuts", settings=infer.Settings(lanes=24))
+    samples = infer.sample(keys, problem, method="nuts", settings=infer.Settings(slots=24))
     assert samples.diagnostics.passes().all()
     draws = np.stack([samples.theta.teff, samples.theta.logg], axis=-1).reshape(24, -1, 2)
     pull = (draws.mean(axis=1) - unseen.labels) / draws.std(axis=1)

@@ -69,46 +69,46 @@ def test_scaling_of_a_power_law():
 def test_the_smallest_sufficient_width_is_chosen():
     target = TARGET._replace(band_names=("u", "g"))
     survey = np.array([0.05, 0.02])
-    ladder = judge(
+    scan = judge(
         target,
         (result(64, [0.04, 0.04]), result(128, [0.02, 0.015]), result(256, [0.01, 0.01])),
         survey,
     )
-    assert ladder.chosen == 128
+    assert scan.chosen == 128
     # the same errors, but correlated at the smaller width
-    ladder = judge(target, (result(128, [0.02, 0.015], 0.3), result(256, [0.01, 0.01])), survey)
-    assert ladder.chosen == 256
+    scan = judge(target, (result(128, [0.02, 0.015], 0.3), result(256, [0.01, 0.01])), survey)
+    assert scan.chosen == 256
     # the worst band decides, and the scaling says where it would be enough: errors as 1/N
-    ladder = judge(target, (result(64, [0.01, 0.16]), result(128, [0.005, 0.08])), survey)
-    assert ladder.chosen is None
-    assert ladder.predicted == pytest.approx(512.0)
-    assert "worst g (0.080 against 0.020 mag)" in ladder.reason
-    assert "width of 512" in ladder.reason
-    ladder = judge(target, (result(64, [0.01, 0.01], 0.9), result(128, [0.01, 0.01], 0.4)), survey)
-    assert ladder.chosen is None
-    assert "correlations of the total errors reach 0.40" in ladder.reason
+    scan = judge(target, (result(64, [0.01, 0.16]), result(128, [0.005, 0.08])), survey)
+    assert scan.chosen is None
+    assert scan.predicted == pytest.approx(512.0)
+    assert "worst g (0.080 against 0.020 mag)" in scan.reason
+    assert "width of 512" in scan.reason
+    scan = judge(target, (result(64, [0.01, 0.01], 0.9), result(128, [0.01, 0.01], 0.4)), survey)
+    assert scan.chosen is None
+    assert "correlations of the total errors reach 0.40" in scan.reason
 
 
 def test_ladder(tmp_path):
     simulate = Counted()
-    ladder = choose_width(
+    scan = choose_width(
         KEY, simulate, TARGET,
         widths=(16, 4), settings=SETTINGS, sigma_survey=0.2, folder=tmp_path, progress=False,
     )  # fmt: skip
     assert simulate.calls == 2  # training and test pairs, once for both widths
-    assert [r.width for r in ladder.results] == [4, 16]
-    small, large = (r.sigma for r in ladder.results)
+    assert [r.width for r in scan.results] == [4, 16]
+    small, large = (r.sigma for r in scan.results)
     assert (large < small).all()
-    assert ladder.scaling_mean.slope < 0
-    assert ladder.results[1].validation_loss < ladder.results[0].validation_loss
+    assert scan.scaling_mean.slope < 0
+    assert scan.results[1].validation_loss < scan.results[0].validation_loss
     # each width is what training it alone gives
     alone, _ = train_photometric(
         KEY, toy_simulate, TARGET,
         settings=TrainSettings(**vars(SETTINGS) | {"width": 16}), progress=False,
     )  # fmt: skip
-    np.testing.assert_allclose(alone.error.sigma, ladder.results[1].sigma_arsinh, rtol=1e-3)
-    assert json.loads(json.dumps(ladder.to_dict(), allow_nan=False))["bands"] == ["u", "g", "r"]
-    assert ladder.table().row_count == 2
+    np.testing.assert_allclose(alone.error.sigma, scan.results[1].sigma_arsinh, rtol=1e-3)
+    assert json.loads(json.dumps(scan.to_dict(), allow_nan=False))["bands"] == ["u", "g", "r"]
+    assert scan.table().row_count == 2
 
     # again: nothing is simulated or trained, and the answer is the same
     again = choose_width(
@@ -131,10 +131,10 @@ def test_ladder(tmp_path):
 def test_total_correlation_is_that_of_survey_and_emulator():
     # next to noise that is far larger the emulator's correlations vanish; next to none they rule
     simulate = Counted()
-    ladder = choose_width(
+    scan = choose_width(
         KEY, simulate, TARGET, widths=(4, 8), settings=SETTINGS, sigma_survey=100.0, progress=False
     )
-    for r in ladder.results:
+    for r in scan.results:
         assert r.correlation_total < 1e-3
         assert r.inflation == pytest.approx(1.0, abs=1e-2)
     sharp = choose_width(
@@ -143,7 +143,7 @@ def test_total_correlation_is_that_of_survey_and_emulator():
     for r in sharp.results:
         assert r.correlation_total == pytest.approx(r.correlation, rel=1e-3)
         assert 1.0 < r.inflation <= 3.0
-    assert ladder.chosen == 4
+    assert scan.chosen == 4
     assert sharp.chosen is None
 
 

@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxsed.core.errors import JaxsedError, nearest, told
+from jaxsed.core.errors import JaxsedError, nearest, user_errors
 from jaxsed.io.text import parse_toml, read_text
 from jaxsed.sps.models.registry import FAMILIES
 
@@ -133,11 +133,12 @@ def _birth_cloud_age(value: Any) -> float:
         raise ValueError('expected "paper" (0.1), "fsps" (0.01) or an age in Gyr') from None
 
 
-def _key(check: Callable[[Any], Any], default: Any = MISSING) -> Any:
-    """A configuration key: a dataclass field that carries its check."""
+def _key(check: Callable[[Any], Any], default: Any = MISSING, *, formerly: str = "") -> Any:
+    """A configuration key: a dataclass field that carries its check, and its name of old."""
+    metadata = {"check": check, "formerly": formerly}
     if default is MISSING:
-        return field(metadata={"check": check})
-    return field(default=default, metadata={"check": check})
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 # ------------------------------------------------------------------ sections
@@ -224,7 +225,8 @@ class SamplerConfig:
     max_tree_depth: int = _key(_whole(2, 15), 6)
     target_accept: float = _key(_between(0.5, 0.99), 0.8)
     batch: int = _key(_whole(0, 1_000_000), 0)  # galaxies per chunk; 0: see `chunk`
-    lanes: int = _key(_whole(1, 1_000_000), 256)  # of them, how many are advanced together
+    # of them, how many are advanced together
+    slots: int = _key(_whole(1, 1_000_000), 256, formerly="lanes")
     retries: int = _key(_whole(0, 10), 4)  # longer runs of what did not converge
 
     @property
@@ -297,8 +299,12 @@ def _section(cls: type[Section], where: str, raw: Any) -> Section:
     if not isinstance(raw, dict):
         raise JaxsedError(f"{where}: expected a section of key = value lines, got {raw!r}.")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    values = {}
-    for key, value in raw.items():
+    values: dict[str, Any] = {}
+    renamed = {f.metadata["formerly"]: f.name for f in fields.values()}
+    for given, value in raw.items():
+        key = renamed.get(given, given)
+        if key in values:
+            raise JaxsedError(f"{where}: {given!r} is the old name of {key!r}: give one of them.")
         if key not in fields:
             raise JaxsedError(
                 f"{where}: unknown key {key!r}.{nearest(key, list(fields), 1)} "
@@ -386,7 +392,7 @@ def parse_config(text: str, *, source: str = "configuration", folder: Path = Pat
 
     Raises JaxsedError naming the file, the section, the key, what was expected and what was got.
     """
-    with told():
+    with user_errors():
         raw = parse_toml(text, source)
     known = ("catalog", "band", "model", "prior", "likelihood", "sampler", "output")
     for key in raw:

@@ -82,7 +82,7 @@ class Engine:
             draws=sampler.draws,
             retries=sampler.retries,
             fallback=sampler.fallback,
-            lanes=sampler.lanes,
+            slots=sampler.slots,
             max_tree_depth=sampler.max_tree_depth,
             target_acceptance=sampler.target_accept,
         )

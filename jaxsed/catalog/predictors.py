@@ -14,7 +14,7 @@ import numpy as np
 from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
 from jaxsed.catalog.config import Config
-from jaxsed.core.errors import JaxsedError, told
+from jaxsed.core.errors import JaxsedError, user_errors
 from jaxsed.emulators import (
     PhotometricEmulator,
     StitchedEmulator,
@@ -264,7 +264,7 @@ def _emulated(path, emulator, physics, grid, reachable, reason) -> Predictor:
 def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
     worst, allowed = _worst(emulator), _allowed(floor)
     if wanted == "emulator":
-        with told():
+        with user_errors():
             measured_sigma(emulator)
         return True, f"as configured; its largest error is {worst:.4f} mag"
     if not worst <= allowed:

@@ -22,7 +22,7 @@ from jaxsed.catalog.flags import NOT_FITTED
 from jaxsed.catalog.results import Results, load_results
 from jaxsed.catalog.tables import Observations, read_catalog
 from jaxsed.catalog.writer import ResultWriter, check_output
-from jaxsed.core.errors import JaxsedError, told
+from jaxsed.core.errors import JaxsedError, user_errors
 from jaxsed.io.table_output import check_table_holds, check_table_path
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _fit(
     """Fit what has no result yet, and join all of it to the output file."""
     fitted = (observations.flag & int(NOT_FITTED)) == 0
     if engine is None:
-        with told():  # the builders' own messages are for the user
+        with user_errors():  # the builders' own messages are for the user
             engine = _default_engine(config, filters, train=train, report=say)
             if fitted.any() and hasattr(engine, "prepare"):
                 engine.prepare(observations.redshift[fitted])

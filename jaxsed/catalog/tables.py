@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from jaxsed.catalog.config import MAX_REDSHIFT, BandConfig, Config
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.units import check_declared, check_values, to_maggies
-from jaxsed.core.errors import JaxsedError, nearest, told
+from jaxsed.core.errors import JaxsedError, nearest, user_errors
 from jaxsed.io.tables import check_table
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_table(path: str | Path, *, format: str | None = None, table: str | None
         raise JaxsedError(f"no catalogue {str(path)!r} (working folder: {Path.cwd()}).")
     if path.is_dir():
         raise JaxsedError(f"the catalogue {str(path)!r} is a folder, not a file.")
-    with told():
+    with user_errors():
         check_table(path)
     suffixes = [s for s in path.suffixes if s != ".gz"]
     kind = format or FORMATS.get(suffixes[-1].lower() if suffixes else "", "")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from jaxsed.catalog.flags import NOT_FITTED, Flag
 from jaxsed.catalog.tables import Observations
-from jaxsed.core.errors import JaxsedError, told
+from jaxsed.core.errors import JaxsedError, user_errors
 from jaxsed.io import files, hdf5
 from jaxsed.io.locks import Held, Lock, Owner, describe
 from jaxsed.io.table_output import check_writable
@@ -617,7 +617,7 @@ def open_results(path: Path) -> Iterator[hdf5.Reader]:
                 f"{str(parts_folder(path))!r}. The same command with --resume finishes it."
             )
         raise JaxsedError(f"no result file {str(path)!r}.")
-    with told(), hdf5.opened(path) as file:
+    with user_errors(), hdf5.opened(path) as file:
         if file.attribute("schema") != SCHEMA:
             raise JaxsedError(f"{str(path)!r} is HDF5, but not a result of `jaxsed fit`.")
         version = file.number_attribute("schema_version")

@@ -123,11 +123,11 @@ def calibrate(
     """Are a flow's posteriors right? Ranks, p-p curves and coverage on galaxies it never saw."""
     prepare_process()
     from jaxsed import plots
-    from jaxsed.core.errors import told
+    from jaxsed.core.errors import user_errors
     from jaxsed.infer import amortised
     from jaxsed.workflows import calibrate as calibration
 
-    with told():
+    with user_errors():
         flow = amortised.load(model)
     found = calibration.calibrate(
         flow, mocks=mocks, draws=draws, seed=seed, missing=missing, mcmc=mcmc

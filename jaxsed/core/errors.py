@@ -12,7 +12,7 @@ class JaxsedError(ValueError):
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """What is wrong with a file or an array is told in words, without a traceback."""
     try:
         yield

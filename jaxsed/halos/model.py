@@ -137,7 +137,7 @@ def mass_functions(
     found = np.bincount(halos.box, minlength=len(halos))
     broken = ~np.isfinite(count + count_std).all(axis=1)
     flag = np.where(found == 0, int(BoxFlag.EMPTY), 0)
-    flag |= np.where(record.support.crowd(halos), int(BoxFlag.OUTSIDE_TRAINING), 0)
+    flag |= np.where(record.support.outside(halos), int(BoxFlag.OUTSIDE_TRAINING), 0)
     strange = record.support.strange(halos, record.features)
     flag |= np.where(strange, int(BoxFlag.STRANGE_HALOS), 0)
     flag |= np.where(broken & (found > 0), int(BoxFlag.NUMERICAL_FAILURE), 0)

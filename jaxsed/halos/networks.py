@@ -74,8 +74,8 @@ class Network:
     def __call__(self, box: Box, key: Array | None = None) -> Outputs:
         """Numbers of galaxies of one box; `key` draws the dropout, if any."""
         field = paint(box, self.resnet.voxels)
-        told = None if self.census is None else self._census(box)
-        found = self.resnet(field if self.counted else field[..., 1:], told, key)
+        extra = None if self.census is None else self._census(box)
+        found = self.resnet(field if self.counted else field[..., 1:], extra, key)
         found = LIMIT * jnp.tanh(found / LIMIT)
         ratio, excess, *formation = jnp.split(found, 4 if self.forming else 2)
         return Outputs(ratio, excess + LOG_EXCESS, *formation)
@@ -112,6 +112,6 @@ def init(
     census = mlp.init(key_census, widths, ACTIVATION) if sizes.census else None
     resnet = resnet3d.init(
         key_resnet, sizes.voxels, features + sizes.counted, (4 if forming else 2) * bins,
-        told=sizes.census[-1] if sizes.census else 0, architecture=sizes.resnet,
+        extra=sizes.census[-1] if sizes.census else 0, architecture=sizes.resnet,
     )  # fmt: skip
     return Network(resnet, census, typical, sizes.counted, forming)

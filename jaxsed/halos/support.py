@@ -49,7 +49,7 @@ class Support:
         whiten = tuple(map(tuple, stored["whiten"]))
         return cls(**stored | {"centre": tuple(stored["centre"]), "whiten": whiten})
 
-    def crowd(self, halos: Halos) -> np.ndarray:
+    def outside(self, halos: Halos) -> np.ndarray:
         """[box] whether it has more or fewer halos than any box of the training."""
         count = np.bincount(halos.box, minlength=len(halos))
         return (count > 0) & ((count < self.fewest) | (count > self.most))

@@ -8,7 +8,7 @@ from functools import lru_cache
 from jax import Array
 
 from jaxsed.infer.samplers import chees, ensemble, kernels, nested, numpyro_nuts
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.settings import Settings
 from jaxsed.problem import Problem
 
@@ -19,9 +19,9 @@ KERNELS: dict[str, Callable[[Settings], kernels.Kernel]] = {
     ),
     "mclmc": lambda s: kernels.mclmc(),
 }
-"""Methods that move all galaxies transition by transition, in lanes."""
+"""Methods that move all galaxies transition by transition, in slots."""
 
-WHOLE: dict[str, Callable[[Array, Problem, Settings, int], Whole]] = {
+SINGLE_CALL: dict[str, Callable[[Array, Problem, Settings, int], SamplerRun]] = {
     "chees": chees.run,
     "numpyro": numpyro_nuts.run,
     "ensemble_slice": ensemble.slice_run,
@@ -30,7 +30,7 @@ WHOLE: dict[str, Callable[[Array, Problem, Settings, int], Whole]] = {
 }
 """Methods that take each galaxy from its start to its end in one compiled call."""
 
-METHODS = (*KERNELS, *WHOLE)
+METHODS = (*KERNELS, *SINGLE_CALL)
 
 
 @lru_cache

@@ -15,11 +15,11 @@ from jaxsed import params
 from jaxsed.core.keys import typed_keys
 from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.amortised.run import by_flow
-from jaxsed.infer.methods import KERNELS, METHODS, WHOLE
+from jaxsed.infer.methods import KERNELS, METHODS, SINGLE_CALL
 from jaxsed.infer.samples import Samples
 from jaxsed.infer.schedule import chains as mc
-from jaxsed.infer.schedule.galaxies import Book
-from jaxsed.infer.schedule.run import LaneRun, Report
+from jaxsed.infer.schedule.galaxies import GalaxyStates
+from jaxsed.infer.schedule.run import KernelRun, Report
 from jaxsed.infer.schedule.slots import padded, take
 from jaxsed.infer.settings import Settings
 from jaxsed.problem import Problem
@@ -32,8 +32,8 @@ AUTO = "auto"
 AUTO_RETRIES = 2
 """Longer runs of HMC from a flow's draws before it starts from the best fits."""
 
-WHOLE_BLOCK = 32
-"""Galaxies in a compiled call of methods that have no lanes."""
+SINGLE_CALL_BLOCK = 32
+"""Galaxies in a compiled call of methods that run each of them from start to end."""
 
 
 def sample(
@@ -90,40 +90,40 @@ def sample(
     galaxies = jax.tree.leaves(problem.data)[0].shape[0]
     if galaxies != n:
         raise ValueError(f"{n} keys for {galaxies} galaxies")
-    book = Book(keys, problem, settings, derive)
-    report = _told(report, keep, book)
+    states = GalaxyStates(keys, problem, settings, derive)
+    report = _reporting(report, keep, states)
     waiting = list(np.argsort(-_expected_cost(problem), kind="stable"))
     if method == AUTO:
-        waiting = by_flow(book, _fitting_flow(amortised, problem), waiting, report)
+        waiting = by_flow(states, _fitting_flow(amortised, problem), waiting, report)
         lengths = [settings.draws * 2**i for i in range(AUTO_RETRIES + 1)]
         if waiting:
-            waiting = LaneRun(book, "hmc", lengths, report)(waiting)
+            waiting = KernelRun(states, "hmc", lengths, report)(waiting)
         for g in waiting:  # what the flow knows was of no use
-            book[g].end = None
+            states[g].end = None
         method = "hmc"
     if not waiting:
-        return book.samples()
+        return states.samples()
     for name in dict.fromkeys((method, *settings.fallback)):
         lengths = [settings.draws * 2**i for i in range(settings.retries + 1)]
         if name != method:
             lengths = lengths[-1:]
             for g in waiting:  # steps that another method found fit may be why it failed
-                book[g].end = None
+                states[g].end = None
         if name in KERNELS:
-            waiting = LaneRun(book, name, lengths, report)(waiting)
+            waiting = KernelRun(states, name, lengths, report)(waiting)
         else:
-            waiting = _as_a_whole(book, name, lengths, report, waiting)
+            waiting = _in_single_calls(states, name, lengths, report, waiting)
         if not waiting:
             break
-    return book.samples()
+    return states.samples()
 
 
-def _told(report: Report | None, keep: Keep | None, book: Book) -> Report:
+def _reporting(report: Report | None, keep: Keep | None, states: GalaxyStates) -> Report:
     def tell(phase: str, done: int, left: int) -> None:
         if report is not None:
             report(phase, done, left)
         if keep is not None:
-            keep(book.finished(), book.samples)
+            keep(states.finished(), states.samples)
 
     return tell
 
@@ -148,31 +148,35 @@ def _expected_cost(problem: Problem) -> np.ndarray:
     return np.nan_to_num(scaled.reshape(len(scaled), -1) ** 2).sum(axis=1)
 
 
-def _as_a_whole(
-    book: Book, method: str, lengths: Sequence[int], report: Report, waiting: Sequence[int]
+def _in_single_calls(
+    states: GalaxyStates,
+    method: str,
+    lengths: Sequence[int],
+    report: Report,
+    waiting: Sequence[int],
 ) -> list[int]:
     """Sample galaxies by a method that runs in one call; returns those that miss the bar."""
     waiting = list(waiting)
     for number, length in enumerate(lengths):
         late: list[int] = []
-        size = padded(min(len(waiting), WHOLE_BLOCK)) if waiting else 0
-        for start in range(0, len(waiting), WHOLE_BLOCK):
-            chosen = np.array(waiting[start : start + WHOLE_BLOCK])
+        size = padded(min(len(waiting), SINGLE_CALL_BLOCK)) if waiting else 0
+        for start in range(0, len(waiting), SINGLE_CALL_BLOCK):
+            chosen = np.array(waiting[start : start + SINGLE_CALL_BLOCK])
             rows = chosen[np.arange(size) % chosen.size]
             # The methods one after another must not share their numbers either.
-            run = list(WHOLE).index(method) + len(WHOLE) * number
-            keys = jax.vmap(lambda k, n=run: mc.numbered(k, mc.WHOLE, n))(book.keys[rows])
-            found = mc.whole_batch(
-                mc.place(keys), mc.place_problem(take(book.problem, rows)),
-                run=WHOLE[method], settings=book.settings, length=length,
+            run = list(SINGLE_CALL).index(method) + len(SINGLE_CALL) * number
+            keys = jax.vmap(lambda k, n=run: mc.numbered(k, mc.SINGLE_CALL, n))(states.keys[rows])
+            found = mc.single_call_batch(
+                mc.place(keys), mc.place_problem(take(states.problem, rows)),
+                run=SINGLE_CALL[method], settings=states.settings, length=length,
             )  # fmt: skip
             found = jax.tree.map(np.asarray, found)
-            book.computed += size * float(found.gradients.max())
+            states.computed += size * float(found.gradients.max())
             runs = [jax.tree.map(lambda a, r=r: a[r], found) for r in range(chosen.size)]
             for g, run in zip(chosen, runs, strict=True):
-                book[g].gradients += int(run.gradients)
-                book[g].evaluations += int(run.evaluations)
-            passed = book.diagnose(chosen, runs, method)
+                states[g].gradients += int(run.gradients)
+                states[g].evaluations += int(run.evaluations)
+            passed = states.diagnose(chosen, runs, method)
             late += [int(g) for g, good in zip(chosen, passed, strict=True) if not good]
             report(method, start + chosen.size - len(late), len(waiting))
         waiting = late

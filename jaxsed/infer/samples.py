@@ -78,8 +78,8 @@ class Samples(NamedTuple):
     """[galaxy] effective number of these weights."""
     support: tuple[str, ...]
     """[galaxy] "inside" the flow's training set, or why not; empty where no flow was asked."""
-    lane_efficiency: float
-    """Gradients that served a galaxy over those computed: less than one where lanes wait for each
+    slot_efficiency: float
+    """Gradients that served a galaxy over those computed: less than one where slots wait for each
     other or are empty."""
 
     def to_arviz(self, galaxy: int = 0) -> Any:

@@ -30,7 +30,7 @@ class Settings:
     """Transitions of every chain in the first run, and draws of every chain that are returned."""
     retries: int = 4
     fallback: tuple[str, ...] = ()
-    lanes: int = 256
+    slots: int = 256
     """Galaxies advanced together: more fill a GPU, and need memory."""
     proposals: int = 32
     """Global proposals after every trajectory."""

@@ -122,12 +122,12 @@ class ResNet:
     """Along each axis."""
     architecture: Architecture = struct.field(pytree_node=False)
 
-    def __call__(self, x: Array, told: Array | None = None, key: Array | None = None) -> Array:
+    def __call__(self, x: Array, extra: Array | None = None, key: Array | None = None) -> Array:
         """[output] of one field.
 
         Args:
             x: [voxel, voxel, voxel, channel].
-            told: what else the dense layers see, [number] as `init` was told.
+            extra: what else the dense layers see, [number] as `init` was given.
             key: draws the dropout, if any.
         """
         sizes = self.architecture
@@ -140,8 +140,8 @@ class ResNet:
             for block in others:
                 h = _block(block, h, KEEP, sizes.norm)
         h = h.mean(axis=(0, 1, 2))
-        if told is not None:
-            h = jnp.concatenate([h, told])
+        if extra is not None:
+            h = jnp.concatenate([h, extra])
         keys = (None, None) if key is None else jax.random.split(key)
         for layer, k in zip(self.dense[:-1], keys, strict=True):
             h = cnn1d.dense(layer, h)
@@ -162,7 +162,7 @@ def init(
     channels: int,
     outputs: int,
     *,
-    told: int = 0,
+    extra: int = 0,
     architecture: Architecture | None = None,
 ) -> ResNet:
     """Random weights (He et al. 2015); the last layer starts at zero.
@@ -172,7 +172,7 @@ def init(
         voxels: of the field along each axis.
         channels: of the field.
         outputs: of the network.
-        told: numbers that the dense layers see besides the field.
+        extra: numbers that the dense layers see besides the field.
         architecture: sizes.
 
     Raises ValueError for a field that is too small to be halved so often.
@@ -208,7 +208,7 @@ def init(
         n, into = half, out
     a, b = sizes.dense
     dense = (
-        cnn1d.init_dense(next(keys), into + told, a),
+        cnn1d.init_dense(next(keys), into + extra, a),
         cnn1d.init_dense(next(keys), a, b),
         (jnp.zeros((b, outputs)), jnp.zeros(outputs)),
     )

@@ -14,12 +14,17 @@ import numpy as np
 from astropy.table import Table
 
 from jaxsed import halos
-from jaxsed.core.errors import told
+from jaxsed.core.errors import user_errors
 from jaxsed.halos import baselines, forest, model
 from jaxsed.halos.model import BoxFlag, MassFunctions, flag_text
 from jaxsed.io import files
 from jaxsed.io.table_output import check_table_path, save_table
-from jaxsed.workflows.progress import checkpoint_of, counter, forget_checkpoints, told_of
+from jaxsed.workflows.progress import (
+    checkpoint_of,
+    counter,
+    forget_checkpoints,
+    summary_of_training,
+)
 
 
 def train_file(
@@ -42,7 +47,7 @@ def train_file(
 
     Raises JaxsedError for files that are not as expected.
     """
-    with told():
+    with user_errors():
         found = halos.read_halos(data)
         if network != "resnet":
             kept = halos.fit_baseline(
@@ -67,7 +72,7 @@ def train_file(
     forget_checkpoints(output, members)
     figures = trained.record.validation
     apart = f"chi-square of boxes kept apart: {figures['chi2']:.2f}"
-    return [*told_of(histories), apart, str(output)]
+    return [*summary_of_training(histories), apart, str(output)]
 
 
 def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) -> list[str]:
@@ -82,7 +87,7 @@ def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) 
     Raises JaxsedError for files that are not as expected.
     """
     check_table_path(table)
-    with told():
+    with user_errors():
         boxes = halos.read_halos(data)
         load: Any = baselines.load if files.kind(path) == baselines.KIND else model.load
         fitted = load(path)
@@ -132,7 +137,7 @@ def forest_file(
 
     Raises JaxsedError for files that are not as expected.
     """
-    with told():
+    with user_errors():
         grown, truth, found = forest.fit_forest(
             halos.read_halos(data), lowest=lowest, seed=seed
         )
@@ -165,7 +170,7 @@ def read_files(
 
     Raises JaxsedError for a file that is not as expected; the message names it.
     """
-    with told():
+    with user_errors():
         found = halos.read_table(
             path, columns, size=size, box_size=box_size, hubble=hubble, v_peak_min=v_peak_min
         )

@@ -18,7 +18,7 @@ def counter(wanted: bool, things: str) -> Callable[[int, int], None] | None:
     return lambda done, n: console.print(f"{done} of {n} {things}", end="\r" if done < n else "\n")
 
 
-def told_of(histories: Sequence[History]) -> list[str]:
+def summary_of_training(histories: Sequence[History]) -> list[str]:
     """A line for each training."""
     return [
         f"best epoch {h.best_epoch} of {len(h.seconds)}, validation loss {h.best_loss:.4f}, "

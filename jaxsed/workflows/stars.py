@@ -15,7 +15,7 @@ from astropy.table import Table
 
 from jaxsed import infer
 from jaxsed import stars as st
-from jaxsed.core.errors import told
+from jaxsed.core.errors import user_errors
 from jaxsed.core.keys import typed_key
 from jaxsed.io import files
 from jaxsed.io.table_output import check_table_path, save_table
@@ -24,7 +24,12 @@ from jaxsed.stars import apogee, cannon, model
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
 from jaxsed.stars.model import StarModel
 from jaxsed.stars.record import Labels
-from jaxsed.workflows.progress import checkpoint_of, counter, forget_checkpoints, told_of
+from jaxsed.workflows.progress import (
+    checkpoint_of,
+    counter,
+    forget_checkpoints,
+    summary_of_training,
+)
 
 STARTS = 4
 """Descents of a Cannon's fit."""
@@ -49,7 +54,7 @@ def train_file(
 
     Raises JaxsedError for files that are not as expected.
     """
-    with told():
+    with user_errors():
         stars = st.read_spectra(data)
         if network == "cannon":
             st.fit_cannon(stars).save(output)
@@ -83,7 +88,7 @@ def _apogee_windows(stars: Spectra) -> dict[str, np.ndarray]:
 
 
 def _report(found: StarModel, histories: Sequence[History]) -> list[str]:
-    lines = told_of(histories)
+    lines = summary_of_training(histories)
     for (name, figures), factor in zip(
         found.record.validation.items(), np.asarray(found.calibration), strict=True
     ):
@@ -115,7 +120,7 @@ def predict_file(
     Raises JaxsedError for files that are not as expected.
     """
     check_table_path(table)
-    with told():
+    with user_errors():
         stars = st.read_spectra(data)
         key = jax.random.key(seed)
         if files.kind(path) == cannon.KIND:
@@ -190,7 +195,7 @@ def read_files(
 
     Raises JaxsedError for a file that is not as expected; the message names it.
     """
-    with told():
+    with user_errors():
         found = [apogee.read_apogee(path, release=release, visits=visits) for path in paths]
     names = [str(p) for p, s in zip(paths, found, strict=True) for _ in range(len(s))]
     joined = dataclasses.replace(

@@ -20,7 +20,7 @@ from rich.table import Table as View
 from jaxsed import infer, params
 from jaxsed.bands.filters import make_filter
 from jaxsed.bands.magnitudes import POGSON, to_arsinh
-from jaxsed.core.errors import JaxsedError, told
+from jaxsed.core.errors import JaxsedError, user_errors
 from jaxsed.emulators import ProvabgsSpectrum, SpectrumEmulator, load_emulator, measured_sigma
 from jaxsed.emulators.training.pairs import simulate_pairs
 from jaxsed.emulators.validation.gradients import GradientErrors, gradient_errors
@@ -177,7 +177,7 @@ def validate_emulator(
     galaxies, model, redshifts = physics_of(emulator, request)
     survey = survey_sigma(emulator.band_names, request)
     if request.posteriors:
-        with told():  # before the long part
+        with user_errors():  # before the long part
             measured_sigma(emulator)
     key = jax.random.fold_in(jax.random.key(request.seed), _SEED_OFFSET)
     key_pairs, key_gradients, key_mocks = jax.random.split(key, 3)

@@ -1,4 +1,4 @@
-"""The record of a ladder of widths, and which of them is enough (Mathews+ 2023, section 4.1)."""
+"""The record of a series of widths, and which of them is enough (Mathews+ 2023, section 4.1)."""
 
 from __future__ import annotations
 

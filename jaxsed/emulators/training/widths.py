@@ -1,6 +1,6 @@
 """Which width of the layers is enough (Mathews et al. 2023, section 4.1).
 
-Networks of a ladder of widths are trained on the same pairs and judged on the same others. The
+Networks of a series of widths are trained on the same pairs and judged on the same others. The
 smallest whose errors stay below those of the survey in every band, and whose correlations between
 bands may be neglected, is the one to use.
 """
@@ -52,7 +52,7 @@ def choose_width(
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> WidthLadder:
-    """Train a ladder of widths on the same pairs and say which is enough.
+    """Train a series of widths on the same pairs and say which is enough.
 
     A width is enough if the emulator's sigma is below the survey's in every band, and if no two
     bands' total errors (survey and emulator) correlate by more than `max_correlation`, because

@@ -12,10 +12,10 @@ import numpy as np
 from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.amortised.importance import KHAT_BAR
 from jaxsed.infer.samplers import mixture
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.samples import ESS_BAR
 from jaxsed.infer.schedule import chains as mc
-from jaxsed.infer.schedule.galaxies import Book
+from jaxsed.infer.schedule.galaxies import GalaxyStates
 from jaxsed.infer.schedule.run import Report
 from jaxsed.infer.schedule.slots import padded, take
 
@@ -31,10 +31,12 @@ WORTH_MORE = 0.6
 METHOD = "flow+is"
 
 
-def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Report) -> list[int]:
+def by_flow(
+    states: GalaxyStates, amortised: Amortised, waiting: Sequence[int], report: Report
+) -> list[int]:
     """Weigh the flow's draws; returns the galaxies that miss the bar, ready for other methods."""
-    settings = book.settings
-    amortised = amortised.suited(book.problem)
+    settings = states.settings
+    amortised = amortised.suited(states.problem)
     keep = settings.chains * settings.draws
     waiting, missed, done = list(waiting), [], 0
     for number, n in enumerate(DRAWS):
@@ -43,17 +45,17 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
         for start in range(0, len(waiting), size):
             chosen = np.array(waiting[start : start + size])
             rows = chosen[np.arange(size) % chosen.size]
-            keys = jax.vmap(lambda k, i=number: mc.numbered(k, mc.FLOW, i))(book.keys[rows])
+            keys = jax.vmap(lambda k, i=number: mc.numbered(k, mc.FLOW, i))(states.keys[rows])
             found = jax.tree.map(
                 lambda a, m=chosen.size: np.asarray(a)[:m],
                 mc.weighted_batch(
-                    mc.place(keys), mc.place_problem(take(book.problem, rows)), amortised,
+                    mc.place(keys), mc.place_problem(take(states.problem, rows)), amortised,
                     n=n, keep=keep,
                 ),
             )  # fmt: skip
             shape = (chosen.size, settings.chains, settings.draws)
             runs = [
-                Whole(
+                SamplerRun(
                     x=found.x[i].reshape(*shape[1:], -1),
                     log_density=found.log_density[i].reshape(shape[1:]),
                     evaluations=n,
@@ -67,8 +69,8 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
                 for i in range(chosen.size)
             ]
             for g in chosen:
-                book[g].evaluations += n
-            passed = book.diagnose(chosen, runs, METHOD)
+                states[g].evaluations += n
+            passed = states.diagnose(chosen, runs, METHOD)
             for i, (g, good) in enumerate(zip(chosen, passed, strict=True)):
                 if good:
                     continue
@@ -78,7 +80,7 @@ def by_flow(book: Book, amortised: Amortised, waiting: Sequence[int], report: Re
                 if promising and not last:
                     again.append(int(g))
                     continue
-                _hand_over(book, int(g), found.rough[i])
+                _hand_over(states, int(g), found.rough[i])
                 missed.append(int(g))
             done += int(passed.sum())
             left = len(waiting) - start - chosen.size + len(again)
@@ -94,14 +96,14 @@ def _trusted(found: Any, i: int) -> bool:
     return bool(found.outside[i] == 0 and found.khat[i] < KHAT_BAR)
 
 
-def _hand_over(book: Book, g: int, draws: np.ndarray) -> None:
+def _hand_over(states: GalaxyStates, g: int, draws: np.ndarray) -> None:
     """Chains among the flow's draws, which samplers go on with."""
     n, dimension = draws.shape
-    galaxy = book[g]
+    galaxy = states[g]
     galaxy.history = None
     galaxy.remember(draws)
     identity = jnp.eye(dimension)
-    rows = np.linspace(0, n - 1, book.settings.chains).round().astype(int)
+    rows = np.linspace(0, n - 1, states.settings.chains).round().astype(int)
     galaxy.end = mc.Chains(
         x=jnp.asarray(draws[rows]),
         centre=jnp.zeros(dimension),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsed.infer.laplace import laplace
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.settings import Settings
 from jaxsed.learn import constant_adam
 from jaxsed.problem import Problem
@@ -20,7 +20,7 @@ LEARNING_RATE = 0.025
 """Of the trajectory length, as published."""
 
 
-def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
+def run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
     """One galaxy: `warmup` transitions of the warm-up's chains, then `length` of those kept."""
     key_fit, key_spread, key_adapt, key_draw = jax.random.split(key, 4)
     fit = laplace(key_fit, problem, starts=settings.starts)
@@ -58,7 +58,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     first = jax.tree.map(lambda a: a[kept], states)
     _, out = jax.lax.scan(step, first, jax.random.split(key_draw, length))
     q, log_density, divergent, steps = out
-    return Whole(
+    return SamplerRun(
         x=jnp.swapaxes(fit.place(q), 0, 1),
         log_density=log_density.T,
         divergences=jnp.sum(divergent),

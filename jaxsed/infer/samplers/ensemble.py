@@ -15,7 +15,7 @@ from jax import Array
 from numpyro.infer import AIES, ESS
 
 from jaxsed.infer.laplace import laplace
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.settings import Settings
 from jaxsed.problem import Problem
 
@@ -29,7 +29,7 @@ EXPANSIONS, CONTRACTIONS = 100, 100
 """Largest numbers of steps by which a slice grows and shrinks."""
 
 
-def slice_run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
+def slice_run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
     """Ensemble slice sampling of one galaxy: `length` draws of each walker after half as many."""
 
     def kernel(potential: Any) -> Any:
@@ -42,7 +42,7 @@ def slice_run(key: Array, problem: Problem, settings: Settings, length: int) -> 
     return _run(key, problem, settings, length, kernel, EVALUATIONS_PER_SLICE)
 
 
-def stretch_run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
+def stretch_run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
     """Affine-invariant ensembles (Goodman & Weare 2010) of one galaxy, moves as in emcee."""
 
     def kernel(potential: Any) -> Any:
@@ -54,7 +54,7 @@ def stretch_run(key: Array, problem: Problem, settings: Settings, length: int) -
 
 def _run(
     key: Array, problem: Problem, settings: Settings, length: int, make: Any, evaluations: int
-) -> Whole:
+) -> SamplerRun:
     key_fit, key_spread, key_walk = jax.random.split(key, 3)
     fit = laplace(key_fit, problem, starts=settings.starts)
     dimension = problem.dimension
@@ -81,7 +81,7 @@ def _run(
     draws, times = jax.vmap(ensemble)(jax.random.split(key_walk, settings.chains), x)
     log_density = -jax.lax.map(jax.vmap(potential), draws.reshape(-1, length, dimension))
     steps = settings.chains * walkers * (length + length // 2)
-    return Whole(
+    return SamplerRun(
         x=draws.reshape(-1, length, dimension),
         log_density=log_density,
         evaluations=float(steps * evaluations),

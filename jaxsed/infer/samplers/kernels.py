@@ -57,7 +57,7 @@ def nuts(*, max_tree_depth: int = 8, target_acceptance: float = 0.8) -> Kernel:
 def hmc(*, target_acceptance: float = 0.8) -> Kernel:
     """Hamiltonian Monte Carlo whose number of steps is given from outside.
 
-    The same number serves every lane of a batch, so no lane waits for another.
+    The same number serves every slot of a batch, so no slot waits for another.
     """
     transition = blackjax.hmc.build_kernel()
 

@@ -123,8 +123,8 @@ def fit(key: Array, draws: Array) -> Mixture:
         centre = (share.T @ z) / (count[:, None] + 1e-6)
         moments = (share.T @ pairs)[:, whole]
         spread = moments - count[:, None, None] * centre[:, :, None] * centre[:, None, :]
-        heft = (count + SHRINKAGE_DRAWS)[:, None, None]
-        blend = (spread + SHRINKAGE_DRAWS * pooled) / heft + 1e-5 * jnp.eye(dimension)
+        count_blended = (count + SHRINKAGE_DRAWS)[:, None, None]
+        blend = (spread + SHRINKAGE_DRAWS * pooled) / count_blended + 1e-5 * jnp.eye(dimension)
         weight = jnp.log((count + 1.0) / (n + COMPONENTS))
         return mixture(weight, centre, jax.vmap(linear_algebra.cholesky)(blend))
 

@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.core import linear_algebra
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.settings import Settings
 from jaxsed.problem import Problem
 
@@ -38,7 +38,7 @@ MOST_INFORMATION = 60.0
 """It ends at the latest when the prior has shrunk by the exp of this."""
 
 
-def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
+def run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
     """`chains` independent runs of one galaxy, and `length` draws by weight from each."""
     # Prior draws are standard normal in coordinates without shears.
     flat = dataclasses.replace(
@@ -65,7 +65,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
     mean = jax.nn.logsumexp(log_z) - math.log(settings.chains)
     # Of the mean: the runs' scatter over the root of their number.
     error = jnp.std(log_z, ddof=1) / math.sqrt(settings.chains)
-    return Whole(
+    return SamplerRun(
         x=x,
         log_density=log_density,
         evaluations=jnp.sum(slices),

@@ -10,12 +10,12 @@ from jax import Array
 from numpyro.infer.hmc import hmc
 
 from jaxsed.infer.laplace import laplace
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.settings import Settings
 from jaxsed.problem import Problem
 
 
-def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
+def run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
     """`chains` chains of one galaxy: `warmup` transitions that adapt, then `length` draws.
 
     They start spread around the best fit, in coordinates whitened by the curvature there.
@@ -44,7 +44,7 @@ def run(key: Array, problem: Problem, settings: Settings, length: int) -> Whole:
 
     keys = jax.random.split(key_draw, settings.chains)
     q, log_density, divergences, gradients = jax.vmap(chain)(keys, noise)
-    return Whole(
+    return SamplerRun(
         x=fit.place(q),
         log_density=log_density,
         divergences=jnp.sum(divergences),

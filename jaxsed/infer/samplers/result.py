@@ -9,7 +9,7 @@ Value = Any
 """An array of JAX inside compiled code, of numpy outside."""
 
 
-class Whole(NamedTuple):
+class SamplerRun(NamedTuple):
     """A run of one galaxy."""
 
     x: Value

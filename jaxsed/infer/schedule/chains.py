@@ -29,7 +29,7 @@ from jaxsed.problem import Problem
 
 # What a galaxy's key is folded with, before the number of the segment or run: its key is never
 # split, so that no two uses meet.
-BEGIN, SEGMENT, LEARNING, WHOLE, FLOW = range(5)
+BEGIN, SEGMENT, LEARNING, SINGLE_CALL, FLOW = range(5)
 
 
 def numbered(key: Array, use: int, number: Any) -> Array:
@@ -361,7 +361,7 @@ def describe_batch(x: Array, problem: Problem, derive: Any):
 
 
 @partial(jax.jit, static_argnames=("run", "settings", "length"))
-def whole_batch(
+def single_call_batch(
     keys: Array, problem: Problem, *, run: Callable[..., Any], settings: Any, length: int
 ) -> Any:
     """``run(key, problem, settings, length)`` of every galaxy of a batch."""

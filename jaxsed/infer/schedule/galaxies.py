@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.infer.amortised.support import reasons
-from jaxsed.infer.samplers.result import Whole
+from jaxsed.infer.samplers.result import SamplerRun
 from jaxsed.infer.samples import Diagnostics, Samples, convergence
 from jaxsed.infer.schedule import chains as mc
 from jaxsed.infer.schedule.slots import few_sizes, take
@@ -41,7 +41,7 @@ class Galaxy:
     gradients: int = 0
     evaluations: int = 0
     method: str = ""
-    kept: Whole | None = None
+    kept: SamplerRun | None = None
     """The last run that was checked."""
     diagnostics: Diagnostics | None = None
     khat: float = math.nan
@@ -50,7 +50,7 @@ class Galaxy:
     passed: bool = False
     """Whether its last run met the bar: it is sampled no more."""
     end: Any = None
-    """Its `Chains` when it left its lane without meeting the bar."""
+    """Its `Chains` when it left its slot without meeting the bar."""
 
     def remember(self, draws: np.ndarray) -> None:
         """Add draws [draw, dimension] to the history, thinned to a fixed number."""
@@ -59,19 +59,19 @@ class Galaxy:
         self.history = every[rows]
 
 
-class Book:
+class GalaxyStates:
     """The galaxies of a call and where each stands."""
 
     def __init__(self, keys: Array, problem: Problem, settings: Settings, derive: Any) -> None:
         self.keys, self.problem, self.settings, self.derive = keys, problem, settings, derive
         self.galaxies = [Galaxy() for _ in range(keys.shape[0])]
         self.computed = 0.0
-        """Gradients computed, those of empty and waiting lanes included."""
+        """Gradients computed, those of empty and waiting slots included."""
 
     def __getitem__(self, galaxy: int) -> Galaxy:
         return self.galaxies[galaxy]
 
-    def diagnose(self, galaxies: np.ndarray, runs: list[Whole], method: str) -> np.ndarray:
+    def diagnose(self, galaxies: np.ndarray, runs: list[SamplerRun], method: str) -> np.ndarray:
         """[galaxy] whether runs of equal length meet the bar; they are kept either way."""
         x = np.stack([run.x for run in runs])
         _, u, _, derived = self._describe(galaxies, x)
@@ -130,8 +130,8 @@ class Book:
         kept: Any = [g.kept for g in chosen]
         x = np.stack([run.x for run in kept])
         parts = []
-        for start in range(0, len(kept), self.settings.lanes):
-            rows = np.arange(start, min(start + self.settings.lanes, len(kept)))
+        for start in range(0, len(kept), self.settings.slots):
+            rows = np.arange(start, min(start + self.settings.slots, len(kept)))
             parts.append(self._describe(everyone[rows], x[rows]))
         theta, _, flux, derived = jax.tree.map(lambda *a: np.concatenate(a), *parts)
         used = sum(g.gradients for g in self.galaxies)
@@ -151,7 +151,7 @@ class Book:
             khat=np.array([g.khat for g in chosen]),
             importance_ess=np.array([g.importance_ess for g in chosen]),
             support=tuple(g.support for g in chosen),
-            lane_efficiency=used / self.computed if self.computed else float("nan"),
+            slot_efficiency=used / self.computed if self.computed else float("nan"),
         )
 
 
@@ -166,6 +166,6 @@ def _on_few_sizes(values: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(a[:n] for a in found)
 
 
-def _thinned(run: Whole, draws: int) -> Whole:
+def _thinned(run: SamplerRun, draws: int) -> SamplerRun:
     rows = np.linspace(0, run.x.shape[1] - 1, draws).round().astype(int)
     return run._replace(x=run.x[:, rows], log_density=run.log_density[:, rows])

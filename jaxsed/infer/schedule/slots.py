@@ -1,8 +1,8 @@
-"""Lanes: the fixed number of galaxies that are advanced together, and who sits in them.
+"""Batch slots: a fixed number of places for galaxies that are advanced together.
 
 Compiled code wants fixed shapes and full batches, and galaxies take different times.  So a galaxy
-leaves its lane as soon as it meets the bar and another takes its place; lanes that stay empty
-repeat a galaxy, and only when no galaxy waits any more does the number of lanes shrink.
+leaves its slot as soon as it meets the bar and another takes its place; slots that stay empty
+repeat a galaxy, and only when no galaxy waits any more does the number of slots shrink.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from jaxsed.infer.schedule import chains as mc
 from jaxsed.problem import Problem
 
 SHRINK = 4
-"""Lanes become fewer by this factor at a time: every size is compiled anew."""
+"""Slots become fewer by this factor at a time: every size is compiled anew."""
 
 
 SMALL = (1, 4, 12, 24)
-"""Sizes of small batches, for which compiling costs more than lanes that idle."""
+"""Sizes of small batches, for which compiling costs more than slots that idle."""
 
 
 def padded(n: int) -> int:
@@ -51,19 +51,19 @@ def take(problem: Problem, rows: np.ndarray) -> Problem:
     return dataclasses.replace(problem, prior=prior, data=data)
 
 
-class Lanes:
+class BatchSlots:
     """Chains of galaxies of a batch, advanced together."""
 
     def __init__(self, keys: Array, problem: Problem, galaxies: np.ndarray, size: int) -> None:
         self.everyone = keys, problem
         self.galaxies = np.asarray(galaxies)
-        """[galaxy] positions in the batch of those who have a lane, in the order of the lanes."""
+        """[galaxy] positions in the batch of those who have a slot, in the order of the slots."""
         self.size = size
         self.chains: Any = None
         self._seat()
 
     def _seat(self) -> None:
-        """Keys and problem of the lanes; those that are empty repeat the others."""
+        """Keys and problem of the slots; those that are empty repeat the others."""
         keys, problem = self.everyone
         rows = self.galaxies[np.arange(self.size) % self.galaxies.size]
         self.keys, self.problem = mc.place(keys[rows]), mc.place_problem(take(problem, rows))
@@ -85,41 +85,41 @@ class Lanes:
         return self.real(segment)
 
     def learn(
-        self, lanes: np.ndarray, steps: np.ndarray, draws: list[np.ndarray], *, dense: bool
+        self, slots: np.ndarray, steps: np.ndarray, draws: list[np.ndarray], *, dense: bool
     ) -> None:
-        """Give some lanes a whitening and global moves fitted to draws [draw, dimension] of each.
+        """Give some slots a whitening and global moves fitted to draws [draw, dimension] of each.
 
-        `steps` [galaxy of those lanes] makes the random numbers of the fit."""
-        rows = np.arange(few_sizes(lanes.size)) % lanes.size
-        chains = jax.tree.map(lambda a: a[lanes[rows]], self.chains)
+        `steps` [galaxy of those slots] makes the random numbers of the fit."""
+        rows = np.arange(few_sizes(slots.size)) % slots.size
+        chains = jax.tree.map(lambda a: a[slots[rows]], self.chains)
         placed = mc.place(
-            (self.keys[lanes[rows]], jnp.asarray(steps[rows]), chains, np.stack(draws)[rows])
+            (self.keys[slots[rows]], jnp.asarray(steps[rows]), chains, np.stack(draws)[rows])
         )
         found = mc.learn_batch(*placed, dense=dense)
         index = np.arange(self.size)
-        index[lanes] = self.size + np.arange(lanes.size)
+        index[slots] = self.size + np.arange(slots.size)
         self.chains = mc.place(_merged(self.chains, found, index))
 
-    def keep(self, lanes: np.ndarray, *, shrink: bool) -> None:
-        """Only these lanes keep their galaxies; if few are left and `shrink`, the others go."""
-        self.galaxies = self.galaxies[lanes]
-        if not lanes.size:
+    def keep(self, slots: np.ndarray, *, shrink: bool) -> None:
+        """Only these slots keep their galaxies; if few are left and `shrink`, the others go."""
+        self.galaxies = self.galaxies[slots]
+        if not slots.size:
             return
         size = self.size
-        while shrink and size > SHRINK and padded(lanes.size) <= size // SHRINK:
+        while shrink and size > SHRINK and padded(slots.size) <= size // SHRINK:
             size = padded(size // SHRINK)
         self.size = size
-        rows = lanes[np.arange(size) % lanes.size]
+        rows = slots[np.arange(size) % slots.size]
         self.chains = mc.place(jax.tree.map(lambda a: a[rows], self.chains))
         self._seat()
 
-    def join(self, others: Lanes, lanes: np.ndarray, chains: np.ndarray) -> None:
-        """Galaxies of other lanes, with some of their chains, take the empty lanes."""
-        own, new = self.galaxies.size, lanes.size
+    def join(self, others: BatchSlots, slots: np.ndarray, chains: np.ndarray) -> None:
+        """Galaxies of other slots, with some of their chains, take the empty slots."""
+        own, new = self.galaxies.size, slots.size
         padding = np.arange(others.size) % new
-        arrived = jax.tree.map(lambda a: a[lanes[padding]], others.chains)
+        arrived = jax.tree.map(lambda a: a[slots[padding]], others.chains)
         arrived = arrived._replace(x=arrived.x[:, chains])
-        self.galaxies = np.concatenate([self.galaxies, others.galaxies[lanes]])
+        self.galaxies = np.concatenate([self.galaxies, others.galaxies[slots]])
         if self.chains is None:
             rows = np.arange(self.size) % new
             self.chains = jax.tree.map(lambda a: a[rows], arrived)
@@ -131,7 +131,7 @@ class Lanes:
         self._seat()
 
     def real(self, values: Any) -> Any:
-        """Values of the lanes that have a galaxy, as numpy."""
+        """Values of the slots that have a galaxy, as numpy."""
         return jax.tree.map(lambda a: np.asarray(a)[: self.galaxies.size], values)
 
     def _fill(self, values: np.ndarray) -> Array:
