@@ -1,7 +1,7 @@
 """Composite spectra of jaxsed beside those of FSPS and DSPS, on the same simple populations.
 
-Used by the tests and by ``benchmarks/physics.py``. Everything here wants 64-bit arrays: call it
-inside ``jax.enable_x64(True)``.
+Used by the tests and by ``benchmarks/physics/direct.py``. Everything here wants 64-bit arrays: call
+it inside ``jax.enable_x64(True)``.
 """
 
 from collections.abc import Callable

@@ -25,7 +25,7 @@ from jaxsed.catalog.run import fit_catalog
 from jaxsed.catalog.tables import read_catalog
 from jaxsed.core.errors import JaxsedError
 from jaxsed.io import files, locks
-from jaxsed.io.table_output import save_table
+from jaxsed.io.outputs import save_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -55,8 +55,8 @@ BY_NAME = {
     ("spectral.py", "train_spectrum", "key_train"), ("spectral.py", "_notes", "key"),
     ("spectral.py", "train_spectrum", "key"),
     ("apogee.py", "uncertainties", "key"), ("apogee.py", "main", "key"),
-    ("observed_stars.py", "main", "key"), ("flow.py", "ours", "key"),
-    ("exact_posteriors.py", "measure", "keys"),
+    ("observed.py", "main", "key"), ("flow.py", "ours", "key"),
+    ("exact.py", "measure", "keys"),
 }  # fmt: skip
 NAMES = ("key", "keys", "own_key")
 

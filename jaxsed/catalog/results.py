@@ -13,7 +13,7 @@ from jaxsed.catalog import flags
 from jaxsed.catalog.writer import open_results
 from jaxsed.core.errors import JaxsedError, nearest
 from jaxsed.io import hdf5
-from jaxsed.io.table_output import check_table_path, save_table
+from jaxsed.io.outputs import check_table_path, save_table
 
 if TYPE_CHECKING:
     from astropy.table import QTable

@@ -23,7 +23,7 @@ from jaxsed.catalog.results import Results, load_results
 from jaxsed.catalog.tables import Observations, read_catalog
 from jaxsed.catalog.writer import ResultWriter, check_output
 from jaxsed.core.errors import JaxsedError, user_errors
-from jaxsed.io.table_output import check_table_holds, check_table_path
+from jaxsed.io.outputs import check_table_holds, check_table_path
 
 if TYPE_CHECKING:
     from jaxsed.bands.filters import Filter

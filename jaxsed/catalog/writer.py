@@ -28,7 +28,7 @@ from jaxsed.catalog.tables import Observations
 from jaxsed.core.errors import JaxsedError, user_errors
 from jaxsed.io import files, hdf5
 from jaxsed.io.locks import Held, Lock, Owner, describe
-from jaxsed.io.table_output import check_writable
+from jaxsed.io.outputs import check_writable
 
 SCHEMA = "jaxsed-results"
 SCHEMA_VERSION = 1

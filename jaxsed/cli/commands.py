@@ -88,7 +88,7 @@ def demo(
 
     from jaxsed import plots
     from jaxsed.catalog.run import fit_catalog
-    from jaxsed.io.table_output import save_table
+    from jaxsed.io.outputs import save_table
 
     output.mkdir(parents=True, exist_ok=True)
     catalog = output / "catalog.ecsv"
@@ -125,8 +125,10 @@ def calibrate(
     from jaxsed import plots
     from jaxsed.core.errors import user_errors
     from jaxsed.infer import amortised
+    from jaxsed.io.outputs import check_folder
     from jaxsed.workflows import calibrate as calibration
 
+    check_folder(output)
     with user_errors():
         flow = amortised.load(model)
     found = calibration.calibrate(
@@ -182,9 +184,11 @@ def train(
     from jaxsed.catalog.run import load_filters
     from jaxsed.emulators import error_table, model_card
     from jaxsed.io import files
+    from jaxsed.io.outputs import check_writable
     from jaxsed.sps.models.registry import family
     from jaxsed.workflows.train_photometric import CACHE_SETTINGS, train_emulator
 
+    check_writable(output)
     settings = load_config(config)
     fit = dataclasses.replace(CACHE_SETTINGS.fit, max_seconds=60 * minutes)
     emulator, _ = train_emulator(

@@ -20,6 +20,7 @@ from jaxsed.bands.filters import load_filter
 from jaxsed.emulators import TrainSettings, model_card
 from jaxsed.emulators.training.photometric import FAST
 from jaxsed.io import files
+from jaxsed.io.outputs import check_writable
 from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp
 from jaxsed.workflows.train_photometric import train_emulator
@@ -105,6 +106,7 @@ def main() -> None:
     galaxies = family(chosen.physics)
     name = f"{chosen.physics}_{options.set}"
     output = options.output or Path(__file__).with_name(f"emulator_{name}.h5")
+    check_writable(output)
     settings = TrainSettings(
         n_train=options.train,
         width=options.width,

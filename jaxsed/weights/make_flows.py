@@ -21,6 +21,7 @@ import numpy as np
 from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.infer import amortised
 from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
+from jaxsed.io.outputs import check_writable
 from jaxsed.learn import FitSettings
 from jaxsed.sps.models.registry import family
 
@@ -165,6 +166,7 @@ def main() -> None:
     options = parser.parse_args()
     survey = SURVEYS[options.set]
     output = options.output or Path(__file__).with_name(f"flow_provabgs_{options.set}.h5")
+    check_writable(output)
     settings = FitSettings(
         optimizer="adam", schedule="cosine", learning_rates=(options.rate, 1e-6), epochs=10_000,
         batch_size=options.batch, patience=10_000, max_seconds=options.seconds,

@@ -25,6 +25,7 @@ from jaxsed.emulators.training.spectral import KWON, SpectrumSettings
 from jaxsed.emulators.validation.spectral import joint_jumps, ln_flux_residuals
 from jaxsed.emulators.validation.spectral_card import spectrum_card
 from jaxsed.io import files
+from jaxsed.io.outputs import check_writable
 from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp
 from jaxsed.workflows.train_spectra import (
@@ -82,6 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     ssp = load_ssp()
     model = rest_frame_provabgs(ssp)
+    check_writable(options.output)
     base = SpectrumSettings(n_train=options.train, fit=SETTINGS[options.settings])
     sizes = {
         "smooth": (options.width, options.seconds),

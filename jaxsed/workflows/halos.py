@@ -18,7 +18,7 @@ from jaxsed.core.errors import user_errors
 from jaxsed.halos import baselines, forest, model
 from jaxsed.halos.model import BoxFlag, MassFunctions, flag_text
 from jaxsed.io import files
-from jaxsed.io.table_output import check_table_path, save_table
+from jaxsed.io.outputs import check_folder, check_table_path, check_writable, save_table
 from jaxsed.workflows.progress import (
     checkpoint_of,
     counter,
@@ -47,6 +47,7 @@ def train_file(
 
     Raises JaxsedError for files that are not as expected.
     """
+    check_writable(output)
     with user_errors():
         found = halos.read_halos(data)
         if network != "resnet":
@@ -137,6 +138,7 @@ def forest_file(
 
     Raises JaxsedError for files that are not as expected.
     """
+    check_folder(output)
     with user_errors():
         grown, truth, found = forest.fit_forest(
             halos.read_halos(data), lowest=lowest, seed=seed

@@ -18,7 +18,7 @@ from jaxsed import stars as st
 from jaxsed.core.errors import user_errors
 from jaxsed.core.keys import typed_key
 from jaxsed.io import files
-from jaxsed.io.table_output import check_table_path, save_table
+from jaxsed.io.outputs import check_table_path, check_writable, save_table
 from jaxsed.learn import History
 from jaxsed.stars import apogee, cannon, model
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
@@ -54,6 +54,7 @@ def train_file(
 
     Raises JaxsedError for files that are not as expected.
     """
+    check_writable(output)
     with user_errors():
         stars = st.read_spectra(data)
         if network == "cannon":

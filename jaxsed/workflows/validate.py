@@ -26,7 +26,7 @@ from jaxsed.emulators.training.pairs import simulate_pairs
 from jaxsed.emulators.validation.gradients import GradientErrors, gradient_errors
 from jaxsed.emulators.validation.photometric import Validation, validate
 from jaxsed.io import files
-from jaxsed.io.table_output import save_table
+from jaxsed.io.outputs import check_folder, save_table
 from jaxsed.sps.models.galaxy import GalaxyModel
 from jaxsed.sps.models.registry import IGM, GalaxyFamily, family
 from jaxsed.sps.ssp.grid import SSPGrid, load_ssp, read_ssp
@@ -104,6 +104,7 @@ def validate_file(
     be had, or a survey's table that does not fit its bands.
     """
     request, folder = request or Request(), Path(folder)
+    check_folder(folder)
     try:
         emulator = load_emulator(path)
     except (ValueError, FileNotFoundError) as error:

@@ -1,6 +1,6 @@
 """Do all samplers give the same posteriors of real galaxies?
 
-    python benchmarks/agreement.py --galaxies 20 --json OUT.json --output FOLDER
+    python -m benchmarks.posteriors.agreement --galaxies 20 --json OUT.json --output FOLDER
 
 The example galaxies (CANDELS GOODS-S, 17 bands) are fitted by `jaxsed fit` with long NUTS runs by
 NumPyro, whose kernel and warm-up share nothing with ours and which makes no global moves, and with

@@ -1,6 +1,6 @@
 """Which width is enough? The error of photometric emulators against the width of their layers.
 
-    python benchmarks/widths.py --set sdss --widths 32 64 128 256 \\
+    python -m benchmarks.emulators.widths --set sdss --widths 32 64 128 256 \\
         --seconds 300 --train 1000000 --output FOLDER --json OUT.json
 
 Every width sees the same pairs and is measured on the same others that no training saw; see

@@ -1,6 +1,6 @@
 """The stellar-to-halo mass relation from an observed mass function, beside the UniverseMachine's.
 
-    python benchmarks/halo_relation.py moustakas_z0.01_z0.20.smf --output OUT
+    python -m benchmarks.halos.relation moustakas_z0.01_z0.20.smf --output OUT
 
 The file is one of the observations that come with the UniverseMachine (Behroozi et al. 2019); its
 median relation at z = 0.1, with scatter and satellites at the centres of our prior, is what the

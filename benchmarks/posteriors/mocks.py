@@ -1,7 +1,7 @@
 """Are the posteriors right? Ranks of true parameters in mock posteriors, and emulator against
 physics.
 
-    python benchmarks/posteriors.py --mocks 500 --pairs 20 --json OUT.json --figure RANKS.png
+    python -m benchmarks.posteriors.mocks --mocks 500 --pairs 20 --json OUT.json --figure RANKS.png
 
 Mocks are drawn from the prior at one redshift with the direct physics, in the bands of a shipped
 emulator with 5 % noise and a sky of 28 mag, and fitted with that emulator.  Ranks of the truth

@@ -1,6 +1,6 @@
 """Our normalising flow and that of sbi, of the same size, on the same cores, in one run.
 
-    python benchmarks/flow.py --json OUT.json
+    python -m benchmarks.posteriors.flow --json OUT.json
 
 SEDflow's configuration by default (Hahn & Melchior 2022, section 3.3): 15 blocks of two hidden
 layers of 500 units, for 12 parameters given 11 numbers.  Both are untrained: what a pass costs does
@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from exact_posteriors import active
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.posteriors.exact import active
 from jaxsed.cli import cores, prepare_process
 from jaxsed.emulators.validation.speed import median_seconds
 from jaxsed.infer.amortised import flow as flows

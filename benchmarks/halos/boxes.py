@@ -1,7 +1,7 @@
 """Mass functions of boxes that no training saw: our networks beside what they must beat.
 
-    python benchmarks/halo_data.py FOLDER --output SET
-    python benchmarks/halo_boxes.py SET --output OUT --channels 20 100 --seeds 0 1 2
+    python -m benchmarks.halos.data FOLDER --output SET
+    python -m benchmarks.halos.boxes SET --output OUT --channels 20 100 --seeds 0 1 2
 
 Chi-square of a box is the sum over 14 bins of (predicted - counted)^2 / (counted + 1): Poisson
 variances of what was counted, and a floor of one galaxy.  It prefers numbers that are too low, so

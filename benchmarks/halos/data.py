@@ -1,6 +1,6 @@
 """Halos of CAMELS and mini-Millennium as the files that `jaxsed halos` reads.
 
-    python benchmarks/halo_data.py FOLDER --output OUT
+    python -m benchmarks.halos.data FOLDER --output OUT
 
 FOLDER holds `camels_astrid_25mpc_dev.npz` and `mini_millennium_z0.npz`.  Written are `train.h5`
 and `test.h5`, boxes of CAMELS-ASTRID (Villaescusa-Navarro et al. 2021; Ni et al. 2023) drawn by the

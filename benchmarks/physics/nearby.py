@@ -1,6 +1,6 @@
 """Four galaxies from the far ultraviolet to the far infrared, fitted with the 18-parameter physics.
 
-    python benchmarks/nearby.py FOLDER --json OUT.json --figures FOLDER
+    python -m benchmarks.physics.nearby FOLDER --json OUT.json --figures FOLDER
 
 FOLDER holds the photometry as distributed with lightningpy: ngc337_dale17_photometry.fits,
 ngc628_dale17_photometry.fits (Dale+ 2017), NGC5728_photometry.fits and

@@ -1,6 +1,6 @@
 """Labels of real giants: our networks, the Cannon and ridge regression, by cross-validation.
 
-    python benchmarks/stars.py GIANTS.npz --json OUT.json
+    python -m benchmarks.stars.giants GIANTS.npz --json OUT.json
 
 GIANTS.npz holds `flux`, `flux_uncertainty`, `wave_A` and `teff_logg_mh` of APOGEE giants (the 471
 of AnniesLasso, 100 pixels).  Every star is predicted by a model that was trained on nine tenths of

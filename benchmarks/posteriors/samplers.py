@@ -1,7 +1,9 @@
 """Seconds to a converged posterior: every sampler here, and the peers a user would pick.
 
-    python benchmarks/samplers.py --targets provabgs5 goodss17 --galaxies 256 --json OUT.json
-    python benchmarks/samplers.py --targets goodss17 --ablation --galaxies 64 --json OUT.json
+    python -m benchmarks.posteriors.samplers --targets provabgs5 goodss17 \\
+        --galaxies 256 --json OUT.json
+    python -m benchmarks.posteriors.samplers --targets goodss17 --ablation \\
+        --galaxies 64 --json OUT.json
 
 Targets are mock galaxies of shipped emulators (`provabgs5`: 5 SDSS bands; `goodss17`: 17 GOODS-S
 bands; `prospector20`: 20 bands, 17 free parameters) and two with known moments (`gaussian`,
@@ -21,12 +23,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from peers import PEERS, measure_peer
-from rates import compiling, flops, matrix_rate
 from rich.console import Console
 from rich.table import Table
-from targets import target
 
+from benchmarks.posteriors.peers import PEERS, measure_peer
+from benchmarks.posteriors.targets import target
+from benchmarks.timing import compiling, flops, matrix_rate
 from jaxsed import infer
 from jaxsed.cli import cores, prepare_process
 from jaxsed.infer.schedule.slots import take

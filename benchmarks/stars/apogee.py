@@ -1,9 +1,9 @@
 """How well networks label semi-synthetic APOGEE spectra: the tests of Leung & Bovy (2018).
 
-    python benchmarks/synthetic_stars.py FOLDER --output SET
-    python benchmarks/apogee.py SET --output OUT --sizes 1000 2000 4000 8000
+    python -m benchmarks.stars.synthetic FOLDER --output SET
+    python -m benchmarks.stars.apogee SET --output OUT --sizes 1000 2000 4000 8000
 
-The spectra are not real: see `synthetic_stars.py`.  Trained networks are kept in OUT, the figures
+The spectra are not real: see `synthetic.py`.  Trained networks are kept in OUT, the figures
 and `apogee.json` beside them.  Measured against the truth: bias and robust scatter of every label
 at high and low signal-to-noise (their tables 1 and 2); scatter against the size of the training
 (table 3); uncertainty against signal-to-noise, and coverage; how the uncertainty grows outside the
@@ -24,7 +24,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import apogee_figures
 import h5py
 import jax
 import jax.numpy as jnp
@@ -32,6 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.stars import apogee_figures
 from jaxsed import stars as st
 from jaxsed.cli import prepare_process
 from jaxsed.learn import FitSettings

@@ -1,6 +1,6 @@
 """Exact posteriors per second: draws of a flow, weighed by the exact likelihood and prior.
 
-    python benchmarks/exact_posteriors.py --galaxies 4096 --json OUT.json
+    python -m benchmarks.posteriors.exact --galaxies 4096 --json OUT.json
 
 Mock galaxies of the flow's own simulator, each with `--draws` draws of the flow and a call of the
 emulator for each; a galaxy counts as accepted if it is inside the flow's support, the Pareto shape
@@ -20,10 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rates import flops, matrix_rate
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.timing import flops, matrix_rate
 from jaxsed.catalog import flows
 from jaxsed.cli import cores, prepare_process
 from jaxsed.infer import ESS_BAR, amortised

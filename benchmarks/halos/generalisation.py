@@ -1,6 +1,6 @@
 """Networks of halos where the universe is another than that of the training.
 
-    python benchmarks/halo_generalisation.py FOLDER --output OUT
+    python -m benchmarks.halos.generalisation FOLDER --output OUT
 
 FOLDER holds `camels_astrid_25mpc_dev.npz` and `mini_millennium_z0.npz`.  For each of three
 parameters of CAMELS-ASTRID (Omega_m, sigma_8, the strength of winds) models are trained on the
@@ -18,13 +18,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import halo_data
 import jax
 import numpy as np
-from halo_boxes import judged
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.halos import data as halo_data
+from benchmarks.halos.boxes import judged
 from jaxsed import halos as ha
 from jaxsed.cli import prepare_process
 from jaxsed.halos import model

@@ -1,6 +1,6 @@
 """Training and prediction of the censored network: ours, and the published one in torch beside it.
 
-    python benchmarks/star_speed.py --json OUT.json
+    python -m benchmarks.stars.speed --json OUT.json
 
 The same sizes (7514 pixels, 22 labels, 3,499,122 weights), the same random spectra, batches of 64,
 dropout 0.3.  The torch network is written here after Leung & Bovy (2018), with dropout between the

@@ -1,7 +1,9 @@
 """Real SDSS galaxies by a flow made exact: time, who is accepted, agreement with NUTS, photo-z.
 
-    python benchmarks/sdss.py CATALOG.dat --galaxies 5000 --agreement 30 --output FOLDER --json OUT
-    python benchmarks/sdss.py CATALOG.dat --galaxies 1000 --photoz --output FOLDER --json OUT
+    python -m benchmarks.posteriors.sdss CATALOG.dat --galaxies 5000 --agreement 30 \\
+        --output FOLDER --json OUT
+    python -m benchmarks.posteriors.sdss CATALOG.dat --galaxies 1000 --photoz \\
+        --output FOLDER --json OUT
 
 The catalogue is a text table of ugriz magnitudes, their errors, and the spectroscopic redshift, as
 that of CosmoPhotoz (Elliott et al. 2015).  All galaxies are fitted by `jaxsed fit` with method
@@ -19,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from agreement import REFERENCE, compare, passing
 from astropy.table import Table
-from exact_posteriors import measure
 from matplotlib.figure import Figure
-from rates import compiling
 from rich.console import Console
 from rich.table import Table as Printed
 
+from benchmarks.posteriors.agreement import REFERENCE, compare, passing
+from benchmarks.posteriors.exact import measure
+from benchmarks.timing import compiling
 from jaxsed.catalog import flows
 from jaxsed.catalog.config import Config, parse_config
 from jaxsed.catalog.results import Results

@@ -1,6 +1,6 @@
 """Galaxy spectra: agreement with FSPS and DSPS, and the time an SED takes.
 
-    python benchmarks/physics.py [--json OUT] [--only accuracy|timing] [--seconds S]
+    python -m benchmarks.physics.direct [--json OUT] [--only accuracy|timing] [--seconds S]
 
 Prints tables and, if asked, writes the same numbers as JSON. Comparisons that need reference
 data are left out where it is absent (see `shared_data` in tests/conftest.py for where it is
@@ -30,12 +30,12 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.table import Table
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import reference_spectra  # noqa: E402
-from rates import matrix_rate  # noqa: E402
 
+from benchmarks.timing import matrix_rate  # noqa: E402
 from jaxsed import params  # noqa: E402
 from jaxsed.bands.filters import load_filter  # noqa: E402
 from jaxsed.cli import prepare_process  # noqa: E402

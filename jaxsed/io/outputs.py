@@ -1,4 +1,4 @@
-"""Tables that are written: where they may go, what their format can hold, whole or not at all."""
+"""Outputs: checked before the work that they are of, and tables written whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ def check_writable(path: Path) -> None:
         raise JaxsedError(f"cannot write {str(path)!r}: it is not a regular file.")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise JaxsedError(f"cannot write {str(path)!r}: no permission.")
+
+
+def check_folder(path: Path) -> None:
+    """Raise JaxsedError where files could not be written to a folder, which need not exist yet."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise JaxsedError(f"cannot write to {str(path)!r}: {str(existing)!r} is not a folder.")
+    if not os.access(existing, os.W_OK):
+        raise JaxsedError(f"cannot write to {str(path)!r}: no permission in {str(existing)!r}.")
 
 
 def check_table_path(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Star formation of galaxies in boxes that no training saw, of mini-Millennium.
 
-    python benchmarks/halo_data.py FOLDER --output SET
-    python benchmarks/halo_formation.py SET --output OUT
+    python -m benchmarks.halos.data FOLDER --output SET
+    python -m benchmarks.halos.formation SET --output OUT
 
 The simulation is cut into 125 boxes of 12.5 Mpc/h, of which a third are for the test.  The share of
 quiescent galaxies and the mean log10 star formation rate of the others, in bins of stellar mass,

@@ -1,6 +1,6 @@
 """Thin tails against thick: what training on the prior does to rare galaxies.
 
-    python benchmarks/tails.py --width 128 --seconds 300 --json OUT.json
+    python -m benchmarks.emulators.tails --width 128 --seconds 300 --json OUT.json
 
 Two emulators of the 18-parameter galaxy in the 137 bands of Mathews+ (2023) are trained alike, one
 on the thick-tailed distribution of their table 1 and one on the prior. Both are then asked for
@@ -27,7 +27,8 @@ from jaxsed.bands.filters import load_filter
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import PhotometricEmulator, TrainSettings
 from jaxsed.emulators.training.photometric import FAST
-from jaxsed.sps.models import continuity, family, prospector
+from jaxsed.sps.models import continuity, prospector
+from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp
 from jaxsed.weights.make_emulators import SETS, SOFTENING
 from jaxsed.workflows.train_photometric import train_emulator

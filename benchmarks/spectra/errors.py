@@ -1,6 +1,6 @@
 """Spectrum emulators: agreement of published networks with numpy, and the time of a spectrum.
 
-    python benchmarks/spectra.py [--json OUT] [--seconds S]
+    python -m benchmarks.spectra.errors [--json OUT] [--seconds S]
 
 Prints tables and, if asked, writes the same numbers as JSON. The published networks (PROVABGS,
 Prospector-alpha) are looked for where the tests look for reference data; without them only the
@@ -25,9 +25,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from physics import CONSOLE, REPOSITORY, machine, measure, with_gradient
-from rates import matrix_rate
 from rich.table import Table
+
+from benchmarks.physics.direct import CONSOLE, REPOSITORY, machine, measure, with_gradient
+from benchmarks.timing import matrix_rate
 
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 

@@ -1,8 +1,8 @@
 """Observed spectra from their files to labels: Arcturus, an APOGEE visit, binaries.
 
-    python benchmarks/observed_stars.py MODEL.h5 FOLDER --training SET/train.h5 --output OUT
+    python -m benchmarks.stars.observed MODEL.h5 FOLDER --training SET/train.h5 --output OUT
 
-MODEL.h5 is a network of `apogee.py` and SET that of `synthetic_stars.py`: both know semi-synthetic
+MODEL.h5 is a network of `apogee.py` and SET that of `synthetic.py`: both know semi-synthetic
 spectra of giants between 4000 and 5500 K alone, so the labels of real stars have the systematic
 errors of that, and dwarfs lie outside: they are here to show whether that is noticed.  FOLDER holds
 `observed_arcturus.txt` (wavelengths in air, flux), `visits/` and the spectra of binspec on the

@@ -1,6 +1,6 @@
 """Fits of a real DESI coadd and a real SDSS spectrum with the published PROVABGS networks.
 
-    python benchmarks/spectrum_fits.py --networks FOLDER --output FOLDER \
+    python -m benchmarks.spectra.fits --networks FOLDER --output FOLDER \
         --desi coadd-4-80613-thru20210324.fits --redrock redrock-4-80613-thru20210324.fits \
         --sdss NGC4636_SDSS_DR12.fits --sdss-ebv 0.028
 

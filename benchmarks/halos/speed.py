@@ -1,6 +1,6 @@
 """Training and prediction of residual networks over cubes: ours, and the published one in torch.
 
-    python benchmarks/halo_speed.py --json OUT.json
+    python -m benchmarks.halos.speed --json OUT.json
 
 The same sizes (25^3 voxels of one channel, 14 bins, batches of 32), chi-square, Adam.  The torch
 network is written here after Nadler & To (2018), with its batch norms; ours has the same sizes and

@@ -1,6 +1,6 @@
 """Evidence against analytic values, and galaxies with two redshifts: are both found, and weighed?
 
-    python benchmarks/modes.py --json OUT.json --figure MODES.png
+    python -m benchmarks.posteriors.modes --json OUT.json --figure MODES.png
 
 The first table: linear models with Gaussian priors and noise, whose evidence is known.  The
 second: mock galaxies in four optical bands with 10 % noise and a free redshift, those among

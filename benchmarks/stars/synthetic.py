@@ -1,6 +1,6 @@
 """Semi-synthetic APOGEE spectra with known labels: what the benchmarks of networks train on.
 
-    python benchmarks/synthetic_stars.py FOLDER --output OUT
+    python -m benchmarks.stars.synthetic FOLDER --output OUT
 
 No real spectra: each is a data-driven Cannon model of APOGEE giants (jobovy/apogee) at the
 temperature, gravity, metallicity and alpha enhancement of a real star (The Cannon's catalogue of
