@@ -54,6 +54,9 @@ PLANCK13 = Cosmology(h=0.6777, omega_m=0.30712, t_cmb=2.7255, n_eff=3.046, m_nu=
 #: Hinshaw+ 2013, table 4, "WMAP9 + eCMB + BAO + H0".
 WMAP9 = Cosmology(h=0.6932, omega_m=0.2865, t_cmb=2.725, n_eff=3.04, m_nu=0.0)
 
+COSMOLOGIES = {"planck15": PLANCK15, "planck13": PLANCK13, "wmap9": WMAP9}
+"""By name."""
+
 
 def same(a: Cosmology, b: Cosmology) -> bool:
     """Whether two cosmologies have the same parameters, to a relative 1e-6 (float32's rounding)."""

@@ -1,5 +1,6 @@
 """The command line: exit codes, what it prints, and that a user's mistake is no traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -152,7 +153,7 @@ def test_cite_a_run(tmp_path, capsys, fake):
 def test_every_choice_has_its_citation():
     from jaxsed.catalog import config as settings
 
-    choices = (settings.PHYSICS, settings.IGM, settings.COSMOLOGIES, settings.METHODS, ("auto",))
+    choices = (settings.FAMILIES, settings.IGM, settings.COSMOLOGIES, settings.METHODS, ("auto",))
     for name in [name for group in choices for name in group]:
         assert name in CITATIONS
     text = '[catalog]\nredshift=1\nflux_unit="Jy"\n[[band]]\nflux="a"\nerror="b"\nfilter="c"\n'
@@ -167,6 +168,12 @@ def test_info_lists_the_shipped_files(capsys, monkeypatch):
     line = next(line for line in out.splitlines() if "provabgs_goodss" in line)
     for words in ("photometry", "17 bands", "0.37 to 7.93 µm", "0 to 4", "mag"):
         assert words in line
+
+
+def test_the_schema_is_printed(capsys):
+    code, out, _ = call(capsys, "config", "schema")
+    assert code == 0
+    assert set(json.loads(out)["required"]) == {"catalog", "band"}
 
 
 def test_version(capsys):

@@ -1,12 +1,23 @@
 """The TOML configuration: what is read, and that nothing wrong or contradictory is let through."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 
 import pytest
 
-from jaxsed.catalog.config import BandConfig, PriorConfig, load_config, parse_config
+from jaxsed.catalog.config import (
+    BandConfig,
+    PriorConfig,
+    SamplerConfig,
+    config_schema,
+    load_config,
+    parse_config,
+)
 from jaxsed.core.errors import JaxsedError
+from jaxsed.infer.methods import METHODS
+from jaxsed.sps.models.registry import FAMILIES
 
 BAND = '[[band]]\nflux = "g"\nerror = "eg"\nfilter = "sdss_g0"\n'
 CATALOG = '[catalog]\nid = "ID"\nredshift = "z"\nflux_unit = "ABmag"\n'
@@ -134,6 +145,23 @@ def test_wrong_configurations_say_what_is_wrong(text, words):
     message = str(error.value)
     for word in ["my.toml", *words]:
         assert word in message
+
+
+def test_the_schema_takes_what_is_taken_and_lists_every_choice():
+    schema = config_schema()
+    assert json.loads(json.dumps(schema)) == schema
+    sections = schema["properties"]
+    assert set(sections["sampler"]["properties"]) == {
+        f.name for f in dataclasses.fields(SamplerConfig)
+    }
+    assert sections["sampler"]["properties"]["method"]["enum"] == ["auto", *METHODS]
+    assert sections["model"]["properties"]["physics"]["enum"] == list(FAMILIES)
+    assert sections["catalog"]["required"] == ["redshift", "flux_unit"]
+    assert sections["sampler"]["properties"]["chains"] | {"minimum": 2, "maximum": 64} == (
+        sections["sampler"]["properties"]["chains"]
+    )
+    for part in (*(sections[k] for k in ("catalog", "model", "sampler")), schema):
+        assert part["additionalProperties"] is False
 
 
 def test_file_not_there(tmp_path):

@@ -813,7 +813,7 @@ def test_commands_tell_in_one_line(copied, capsys, tmp_path):
     flow = hostile(copied("flow"), "flow")
     assert flow.name in command(capsys, "calibrate", flow, "-o", out)
     data = hostile(copied("star spectra"), "star spectra")
-    assert data.name in command(capsys, "stars", "train", data, "-o", out / "m.h5")
+    assert data.name in command(capsys, "stars", "train", data, "-o", tmp_path / "m.h5")
     assert data.name in command(capsys, "stars", "predict", flow, data, "-t", tmp_path / "t.csv")
     found = hostile(copied("halo boxes"), "halo boxes")
     assert found.name in command(capsys, "halos", "train", found, "-o", tmp_path / "m.h5")

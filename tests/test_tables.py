@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from astropy.table import MaskedColumn, Table
 
+from jaxsed.bands.filters import load_filter
 from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.tables import DETECTION, MISSING, UPPER_LIMIT, read_catalog, read_table
-from jaxsed.catalog.units import to_maggies
+from jaxsed.catalog.units import check_declared, to_maggies
 from jaxsed.core.errors import JaxsedError
 
 COLUMNS = {
@@ -103,10 +104,61 @@ def test_units_agree():
     np.testing.assert_allclose(sigma, 1e-8 * 0.05 * 0.4 * np.log(10))
     for unit, value in {
         "maggies": 1e-8, "nanomaggies": 10.0, "Jy": 3.631e-5, "mJy": 3.631e-2, "uJy": 36.31,
+        "nJy": 36310.0, "10 nJy": 3631.0, "mgy": 1e-8, "erg / (s cm2 Hz)": 3.631e-28,
+        "AB 20": 1.0, "AB 23.9": 10**1.56, "AB 25.0": 100.0,
     }.items():  # fmt: skip
         flux, sigma = to_maggies(np.array([value]), np.array([value / 10]), unit)
-        np.testing.assert_allclose(flux, 1e-8)
-        np.testing.assert_allclose(sigma, 1e-9)
+        np.testing.assert_allclose(flux, 1e-8, rtol=1e-6, err_msg=unit)
+        np.testing.assert_allclose(sigma, 1e-9, rtol=1e-6, err_msg=unit)
+
+
+@pytest.mark.parametrize(
+    "unit", ["erg / (s cm2 AA)", "1e-17 erg / (s cm2 Angstrom)", "W / (m2 um)"]
+)
+def test_fluxes_per_wavelength_are_seen_at_the_pivot(unit, tmp_path):
+    import astropy.units as u
+
+    band = load_filter("sdss_r0")
+    own = (3.631e-5 * u.Jy).to(u.Unit(unit), equivalencies=u.spectral_density(band.pivot * u.AA))
+    text = (
+        f'[catalog]\nid = "ID"\nredshift = 0.1\nflux_unit = "{unit}"\n'
+        '[[band]]\nflux="r"\nerror="er"\nfilter="sdss_r0"\n'
+    )
+    columns = {"ID": [1, 2], "r": [own.value] * 2, "er": [own.value / 10] * 2}
+    found = read(tmp_path, columns, parse_config(text))
+    np.testing.assert_allclose(found.flux[:, 0], 1e-8, rtol=1e-5)
+    np.testing.assert_allclose(found.error[:, 0], 1e-9, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("declared", "own", "agrees"),
+    [
+        ("uJy", "uJy", True), ("uJy", "nJy", False), ("10 nJy", "nJy", False),
+        ("nJy", "1e-9 Jy", True), ("erg / (s cm2 AA)", "erg / (s cm2 Angstrom)", True),
+        ("erg / (s cm2 AA)", "1e-17 erg / (s cm2 AA)", False), ("uJy", "erg / (s cm2 AA)", False),
+        ("AB 25.0", "electron / s", True), ("uJy", "electron / s", False), ("AB 23.9", "uJy", True),
+        ("AB 25.0", "uJy", False), ("nanomaggies", "nmgy", True), ("ABmag", "uJy", False),
+    ],
+)  # fmt: skip
+def test_a_columns_own_unit_must_agree(declared, own, agrees):
+    import astropy.units as u
+    from astropy.table import Column
+
+    column = Column([1.0], unit=u.Unit(own))
+    if agrees:
+        check_declared(column, declared, "f")
+        return
+    with pytest.raises(JaxsedError, match="carries the unit"):
+        check_declared(column, declared, "f")
+
+
+@pytest.mark.parametrize("unit", ["abmags", "furlong", "AB", "AB x", "mag", "mag(AB)", "km", "", 3])
+def test_a_unit_of_no_flux_density_is_refused(unit):
+    with pytest.raises(JaxsedError, match="flux_unit: got .*expected one of ABmag"):
+        parse_config(
+            f'[catalog]\nredshift = 0.1\nflux_unit = {unit!r}\n'
+            '[[band]]\nflux="r"\nerror="er"\nfilter="sdss_r0"\n'
+        )
 
 
 def test_band_may_have_its_own_unit(tmp_path):

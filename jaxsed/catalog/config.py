@@ -2,7 +2,8 @@
 
 A configuration has the sections ``[catalog]``, one ``[[band]]`` per band, ``[model]``,
 ``[prior]``, ``[likelihood]``, ``[sampler]`` and ``[output]``.  Each is a frozen dataclass here,
-whose fields are the keys.  A key that is not a field is an error, never ignored.
+whose fields are the keys, checked by pydantic.  A key that is not a field is an error, never
+ignored.
 """
 
 from __future__ import annotations
@@ -11,23 +12,35 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from jaxsed.catalog.keys import (
+    Fraction,
+    Number,
+    OneOf,
+    Text,
+    expectation,
+    interval_in,
+    redshift_up_to,
+    schema_of,
+)
+from jaxsed.catalog.units import flux_unit
 from jaxsed.core.errors import JaxsedError, nearest, user_errors
+from jaxsed.cosmology import COSMOLOGIES
+from jaxsed.infer.methods import METHODS
 from jaxsed.io.text import parse_toml, read_text
+from jaxsed.sps.igm import MODELS as IGM
 from jaxsed.sps.models.registry import FAMILIES
 
-FLUX_UNITS = ("ABmag", "maggies", "nanomaggies", "uJy", "mJy", "Jy")
-WAVE_UNITS = ("AA", "nm", "um")
-PHYSICS = tuple(FAMILIES)
 PREDICTORS = ("auto", "emulator", "physics")
-IGM = ("inoue2014", "madau1995")
-COSMOLOGIES = ("planck15", "planck13", "wmap9")
-METHODS = ("hmc", "nuts", "mclmc", "chees", "numpyro", "ensemble_slice", "aies", "nested")
+AUTO = "auto"
 UPPER_LIMITS = ("none", "negative_error")
+WAVE_UNITS = ("AA", "nm", "um")
 CURVE_SUFFIXES = (".dat", ".txt", ".par", ".csv", ".ascii")
 BIRTH_CLOUD_AGES = {"paper": 0.1, "fsps": 0.01}
 MAX_REDSHIFT = 12.0
@@ -43,108 +56,31 @@ DISTRIBUTIONS = {
 RESERVED = (
     "redshift", "chi2", "n_bands", "n_detected", "divergences", "method", "flag", "flag_text",
 )  # fmt: skip
+RENAMED = {"lanes": "slots"}
+"""Keys of [sampler] by their names of old."""
 
-# ------------------------------------------------------------------ checks of one value
-# Each takes what TOML gave and returns what is stored, or raises ValueError("expected ...").
+_RULES = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("expected text in quotes")
+def _flux_unit(value: Any) -> Any:
+    flux_unit(value if isinstance(value, str) else repr(value))
     return value
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise ValueError("expected a number")
+def _birth_cloud_age(value: Any) -> Any:
+    if isinstance(value, str):
+        value = BIRTH_CLOUD_AGES.get(value, value)
+    if value is None:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= 1.0:
+        raise ValueError('expected "paper" (0.1), "fsps" (0.01) or an age in Gyr')
     return float(value)
 
 
-def _between(low: float, high: float, *, open_low: bool = False) -> Callable[[Any], float]:
-    def check(value: Any) -> float:
-        number = _number(value)
-        if not low <= number <= high or (open_low and number == low):
-            raise ValueError(f"expected a number in {'(' if open_low else '['}{low:g}, {high:g}]")
-        return number
-
-    return check
+FluxUnitText = Annotated[str, BeforeValidator(_flux_unit)]
 
 
-def _whole(low: int, high: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
-        return value
-
-    return check
-
-
-def _one_of(*options: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if value not in options:
-            hint = nearest(value, options, 1) if isinstance(value, str) else ""
-            raise ValueError(f"expected one of {', '.join(options)}.{hint}")
-        return value
-
-    return check
-
-
-def _names_of(*options: str) -> Callable[[Any], tuple[str, ...]]:
-    one = _one_of(*options)
-
-    def check(value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            raise ValueError(f"expected a list of {', '.join(options)}")
-        return tuple(one(name) for name in value)
-
-    return check
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
-
-
-def _redshift(value: Any) -> str | float:
-    if isinstance(value, str):
-        return _text(value)
-    try:
-        return _between(0.0, MAX_REDSHIFT, open_low=True)(value)
-    except ValueError as error:
-        raise ValueError(f'{error}, a column name or "free"') from None
-
-
-def _interval(value: Any) -> tuple[float, float]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError("expected [low, high]")
-    low, high = (_between(0.0, MAX_REDSHIFT)(v) for v in value)
-    if not low < high:
-        raise ValueError("expected [low, high] with low < high")
-    return low, high
-
-
-def _birth_cloud_age(value: Any) -> float:
-    if isinstance(value, str) and value in BIRTH_CLOUD_AGES:
-        return BIRTH_CLOUD_AGES[value]
-    try:
-        return _between(0.001, 1.0)(value)
-    except ValueError:
-        raise ValueError('expected "paper" (0.1), "fsps" (0.01) or an age in Gyr') from None
-
-
-def _key(check: Callable[[Any], Any], default: Any = MISSING, *, formerly: str = "") -> Any:
-    """A configuration key: a dataclass field that carries its check, and its name of old."""
-    metadata = {"check": check, "formerly": formerly}
-    if default is MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-# ------------------------------------------------------------------ sections
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class CatalogConfig:
     """``[catalog]``: how to read the table.
 
@@ -152,41 +88,44 @@ class CatalogConfig:
     error at or below `missing_error_below`, and NaN all mean "not observed".
     """
 
-    redshift: str | float = _key(_redshift)  # a column, a number, or "free"
-    flux_unit: str = _key(_one_of(*FLUX_UNITS))
-    id: str | None = _key(_text, None)  # without it, rows are numbered from 1
-    missing_flux_above: float | None = _key(_number, None)
-    missing_flux_below: float | None = _key(_number, None)
-    missing_error_below: float | None = _key(_number, None)
-    redshift_prior: tuple[float, float] | None = _key(_interval, None)  # uniform, for "free"
-    check_units: bool = _key(_boolean, True)  # refuse values that look like another unit
-    format: str | None = _key(_text, None)  # an astropy format name, where the suffix misleads
-    table: str | None = _key(_text, None)  # which, in an HDF5 or FITS file of several
+    # a column, a number, or "free"
+    redshift: Annotated[str | float, redshift_up_to(MAX_REDSHIFT)]
+    flux_unit: FluxUnitText
+    id: Text | None = None  # without it, rows are numbered from 1
+    missing_flux_above: Number | None = None
+    missing_flux_below: Number | None = None
+    missing_error_below: Number | None = None
+    # uniform, for "free"
+    redshift_prior: Annotated[tuple[float, float] | None, interval_in(0.0, MAX_REDSHIFT)] = None
+    check_units: bool = True  # refuse values that look like another unit
+    format: Text | None = None  # an astropy format name, where the suffix misleads
+    table: Text | None = None  # which, in an HDF5 or FITS file of several
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class BandConfig:
     """One ``[[band]]``: two columns and a curve."""
 
-    flux: str = _key(_text)
-    error: str = _key(_text)
-    filter: str = _key(_text)  # a known name, or a path to a two-column curve
-    name: str = _key(_text, "")  # the flux column, where not given
-    unit: str | None = _key(_one_of(*FLUX_UNITS), None)  # overrides flux_unit
-    wave_unit: str = _key(_one_of(*WAVE_UNITS), "AA")  # of the curve's file
+    flux: Text
+    error: Text
+    filter: Text  # a known name, or a path to a two-column curve
+    name: str = ""  # the flux column, where not given
+    unit: FluxUnitText | None = None  # overrides flux_unit
+    wave_unit: Annotated[str, OneOf(*WAVE_UNITS)] = "AA"  # of the curve's file
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class ModelConfig:
     """``[model]``: the physics and what evaluates it."""
 
-    physics: str = _key(_one_of(*PHYSICS), "provabgs")
-    predictor: str = _key(_one_of(*PREDICTORS), "auto")
-    emulator: str | None = _key(_text, None)  # path to a trained emulator
-    ssp: str | None = _key(_text, None)  # a shipped grid, or a path; default: that of the physics
-    birth_cloud_age: float | None = _key(_birth_cloud_age, None)  # Gyr; default: the physics' own
-    igm: str = _key(_one_of(*IGM), "inoue2014")
-    cosmology: str = _key(_one_of(*COSMOLOGIES), "planck15")
+    physics: Annotated[str, OneOf(*FAMILIES)] = "provabgs"
+    predictor: Annotated[str, OneOf(*PREDICTORS)] = AUTO
+    emulator: Text | None = None  # path to a trained emulator
+    ssp: Text | None = None  # a shipped grid, or a path; default: that of the physics
+    # Gyr; default: the physics' own
+    birth_cloud_age: Annotated[float | None, BeforeValidator(_birth_cloud_age)] = None
+    igm: Annotated[str, OneOf(*IGM)] = "inoue2014"
+    cosmology: Annotated[str, OneOf(*COSMOLOGIES)] = "planck15"
 
     @property
     def grid(self) -> str:
@@ -202,54 +141,57 @@ class PriorConfig:
     args: tuple[float, ...]  # in the order of DISTRIBUTIONS[distribution]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class LikelihoodConfig:
     """``[likelihood]``."""
 
-    error_floor: float = _key(_between(0.0, 1.0), 0.05)  # fraction of the observed flux
+    error_floor: Fraction = 0.05  # of the observed flux
     # "negative_error": a negative error marks an upper limit, flux +- |error|, as CIGALE has it
-    upper_limits: str = _key(_one_of(*UPPER_LIMITS), "none")
-    emulator_covariance: bool = _key(_boolean, False)  # full covariance, not per-band errors
+    upper_limits: Annotated[str, OneOf(*UPPER_LIMITS)] = "none"
+    emulator_covariance: bool = False  # full covariance, not per-band errors
 
 
-@dataclass(frozen=True, kw_only=True)
+Method = Annotated[str, OneOf(*METHODS)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class SamplerConfig:
     """``[sampler]``."""
 
-    method: str = _key(_one_of("auto", *METHODS), "hmc")
-    flow: str = _key(_text, "shipped")  # of "auto": the package's own, or a file
-    fallback: tuple[str, ...] = _key(_names_of(*METHODS), ("nuts", "nested"))  # for what misses
-    warmup: int = _key(_whole(100, 1_000_000), 200)
-    draws: int = _key(_whole(100, 1_000_000), 300)  # per chain, in the first run
-    chains: int = _key(_whole(2, 64), 4)
-    max_tree_depth: int = _key(_whole(2, 15), 6)
-    target_accept: float = _key(_between(0.5, 0.99), 0.8)
-    batch: int = _key(_whole(0, 1_000_000), 0)  # galaxies per chunk; 0: see `chunk`
+    method: Annotated[str, OneOf(AUTO, *METHODS)] = "hmc"
+    flow: Text = "shipped"  # of "auto": the package's own, or a file
+    fallback: Annotated[tuple[Method, ...], Field(strict=False)] = ("nuts", "nested")
+    warmup: Annotated[int, Field(ge=100, le=1_000_000)] = 200
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = 300  # per chain, in the first run
+    chains: Annotated[int, Field(ge=2, le=64)] = 4
+    max_tree_depth: Annotated[int, Field(ge=2, le=15)] = 6
+    target_accept: Annotated[float, Field(ge=0.5, le=0.99)] = 0.8
+    batch: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # galaxies per chunk; 0: see `chunk`
     # of them, how many are advanced together
-    slots: int = _key(_whole(1, 1_000_000), 256, formerly="lanes")
-    retries: int = _key(_whole(0, 10), 4)  # longer runs of what did not converge
+    slots: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    retries: Annotated[int, Field(ge=0, le=10)] = 4  # longer runs of what did not converge
 
     @property
     def chunk(self) -> int:
         """Galaxies per chunk.  With a flow they are many, as few of them are left to sample."""
-        return self.batch or (2048 if self.method == "auto" else 512)
+        return self.batch or (2048 if self.method == AUTO else 512)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class OutputConfig:
     """``[output]``: `draws` per galaxy are stored; summaries use all."""
 
-    draws: int = _key(_whole(1, 1_000_000), 1000)
+    draws: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """A checked configuration.  `text` is what the file said; `folder` is where it lies."""
 
     catalog: CatalogConfig
     bands: tuple[BandConfig, ...]
     model: ModelConfig = ModelConfig()
-    prior: Mapping[str, PriorConfig] = field(default_factory=dict)
+    prior: Mapping[str, PriorConfig] = dataclasses.field(default_factory=dict)
     likelihood: LikelihoodConfig = LikelihoodConfig()
     sampler: SamplerConfig = SamplerConfig()
     output: OutputConfig = OutputConfig()
@@ -298,26 +240,31 @@ Section = TypeVar("Section")
 def _section(cls: type[Section], where: str, raw: Any) -> Section:
     if not isinstance(raw, dict):
         raise JaxsedError(f"{where}: expected a section of key = value lines, got {raw!r}.")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    renamed = {f.metadata["formerly"]: f.name for f in fields.values()}
-    for given, value in raw.items():
-        key = renamed.get(given, given)
-        if key in values:
-            raise JaxsedError(f"{where}: {given!r} is the old name of {key!r}: give one of them.")
+    if cls is SamplerConfig:
+        for old, new in RENAMED.items():
+            if old in raw and new in raw:
+                raise JaxsedError(f"{where}: {old!r} is the old name of {new!r}: give one of them.")
+        raw = {RENAMED.get(key, key): value for key, value in raw.items()}
+    fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in raw:
         if key not in fields:
             raise JaxsedError(
-                f"{where}: unknown key {key!r}.{nearest(key, list(fields), 1)} "
+                f"{where}: unknown key {key!r}.{nearest(key, fields, 1)} "
                 f"Known keys: {', '.join(fields)}."
             )
-        try:
-            values[key] = fields[key].metadata["check"](value)
-        except ValueError as error:
-            raise JaxsedError(f"{where}: {key}: got {value!r}; {error}") from None
-    for name, entry in fields.items():
-        if name not in values and entry.default is MISSING:
-            raise JaxsedError(f"{where}: the key {name!r} is required and not there.")
-    return cls(**values)
+    try:
+        return cls(**raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise JaxsedError(f"{where}: the key {key!r} is required and not there.") from None
+        words = expectation(cls, first)
+        raise JaxsedError(f"{where}: {key}: got {raw[key]!r}; {words}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def _prior(where: str, raw: Any) -> dict[str, PriorConfig]:
@@ -341,17 +288,16 @@ def _prior(where: str, raw: Any) -> dict[str, PriorConfig]:
                 f"{place}: {kind} takes {', '.join(wanted)}; got "
                 f"{', '.join(k for k in entry if k != 'distribution') or 'none'}."
             )
-        try:
-            args = {k: _number(entry[k]) for k in wanted}
-        except ValueError as error:
-            raise JaxsedError(f"{place}: {error}; got {entry!r}.") from None
+        args = {k: entry[k] for k in wanted}
+        if not all(_is_number(value) for value in args.values()):
+            raise JaxsedError(f"{place}: expected a number; got {entry!r}.")
         if (
             args.get("low", 0.0) >= args.get("high", math.inf)
             or args.get("sigma", 1.0) <= 0
             or (kind == "log_uniform" and args["low"] <= 0)
         ):
             raise JaxsedError(f"{place}: need low < high and sigma > 0 (log_uniform: low > 0).")
-        priors[name] = PriorConfig(distribution=kind, args=tuple(args.values()))
+        priors[name] = PriorConfig(distribution=kind, args=tuple(map(float, args.values())))
     return priors
 
 
@@ -434,3 +380,32 @@ def load_config(path: str | Path) -> Config:
         reason = str(error).removeprefix(f"{path}: ")
         raise JaxsedError(f"cannot read the configuration {str(path)!r}: {reason}.") from None
     return parse_config(text, source=str(path), folder=path.resolve().parent)
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration (draft 2020-12), for editors that complete TOML."""
+    sections = {
+        "catalog": CatalogConfig, "model": ModelConfig, "likelihood": LikelihoodConfig,
+        "sampler": SamplerConfig, "output": OutputConfig,
+    }  # fmt: skip
+    priors = [
+        {
+            "type": "object",
+            "properties": {"distribution": {"const": name}} | {k: {"type": "number"} for k in args},
+            "required": ["distribution", *args],
+            "additionalProperties": False,
+        }
+        for name, args in DISTRIBUTIONS.items()
+    ]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "jaxsed fit",
+        "type": "object",
+        "properties": {name: schema_of(cls) for name, cls in sections.items()}
+        | {
+            "band": {"type": "array", "minItems": 1, "items": schema_of(BandConfig)},
+            "prior": {"type": "object", "additionalProperties": {"oneOf": priors}},
+        },
+        "required": ["catalog", "band"],
+        "additionalProperties": False,
+    }

@@ -18,9 +18,10 @@ from jaxsed.catalog.chunk import PERCENTILES, ChunkResult, Keep
 from jaxsed.catalog.config import Config
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.flows import find_flow
-from jaxsed.catalog.predictors import COSMOLOGIES, Predictor, make_predictor
+from jaxsed.catalog.predictors import Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.errors import JaxsedError
+from jaxsed.cosmology import COSMOLOGIES
 from jaxsed.infer.amortised import Amortised
 from jaxsed.likelihood import (
     STARLIGHT_LIMIT,

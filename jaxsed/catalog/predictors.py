@@ -15,6 +15,7 @@ from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
 from jaxsed.catalog.config import Config
 from jaxsed.core.errors import JaxsedError, user_errors
+from jaxsed.cosmology import COSMOLOGIES
 from jaxsed.emulators import (
     PhotometricEmulator,
     StitchedEmulator,
@@ -28,8 +29,6 @@ from jaxsed.likelihood import MAG_TO_RELATIVE
 from jaxsed.sps.models.galaxy import GalaxyModel
 from jaxsed.sps.models.registry import GalaxyFamily, family
 from jaxsed.sps.ssp.grid import SSPGrid, load_ssp, read_ssp
-
-COSMOLOGIES = {"planck15": cosmo.PLANCK15, "planck13": cosmo.PLANCK13, "wmap9": cosmo.WMAP9}
 
 BUDGET = 0.75
 """An emulator is within budget if its error in every band is below this share of the error floor;

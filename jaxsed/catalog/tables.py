@@ -6,6 +6,7 @@ row is a flag on that row, and the row stays.
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsed.bands.filters import load_filter
 from jaxsed.catalog.config import MAX_REDSHIFT, BandConfig, Config
 from jaxsed.catalog.flags import Flag
-from jaxsed.catalog.units import check_declared, check_values, to_maggies
+from jaxsed.catalog.units import check_declared, check_values, flux_unit, to_maggies
 from jaxsed.core.errors import JaxsedError, nearest, user_errors
 from jaxsed.io.tables import check_table
 
@@ -249,6 +251,10 @@ def _read_band(table: Table, band: BandConfig, config: Config) -> _Band:
     """One band of every row, in maggies."""
     catalog = config.catalog
     unit = band.unit or catalog.flux_unit
+    known = flux_unit(unit)
+    pivot = math.nan
+    if known.per_wavelength:
+        pivot = load_filter(config.filter_source(band), wave_unit=band.wave_unit).pivot
     place = f"[[band]] {band.name}"
     for name in (band.flux, band.error):
         check_declared(_column(table, name, place), unit, name)
@@ -283,7 +289,7 @@ def _read_band(table: Table, band: BandConfig, config: Config) -> _Band:
                 (error <= limit) & (error != 0), f"error below {limit:g} (missing_error_below)"
             )
         sentinel = _is_sentinel(value) & (~(error > 0) | _is_sentinel(error))
-        if unit == "ABmag":
+        if known.magnitudes:
             sentinel |= np.isfinite(value) & (np.abs(value) >= 90)
         sentinel |= np.isfinite(value) & (np.abs(value) >= _HUGE)
         leave_out(sentinel, "recognised sentinel (not declared)")
@@ -293,16 +299,18 @@ def _read_band(table: Table, band: BandConfig, config: Config) -> _Band:
         limits = np.zeros(len(value), bool)
         if config.likelihood.upper_limits == "negative_error":
             limits = usable & (error < 0)
-            if unit != "ABmag":
+            if not known.magnitudes:
                 leave_out(limits & (value <= 0), "upper limit that is not positive", fault=True)
         else:
             leave_out(error < 0, "negative error", fault=True)
         error = np.abs(error)
-        if unit != "ABmag":
+        if not known.magnitudes:
             leave_out(value < -_NEGATIVE_SIGMA * error, "flux 10 sigma below zero", fault=True)
     if catalog.check_units:
-        check_values(value[usable], error[usable], unit, place)
-    flux, sigma = to_maggies(np.where(usable, value, 0.0), np.where(usable, error, 1.0), unit)
+        check_values(value[usable], error[usable], unit, place, pivot)
+    flux, sigma = to_maggies(
+        np.where(usable, value, 0.0), np.where(usable, error, 1.0), unit, pivot
+    )
     kind = np.where(usable, np.where(limits, UPPER_LIMIT, DETECTION), MISSING).astype(np.int8)
     return _Band(np.where(usable, flux, 0.0), np.where(usable, sigma, 1.0), kind, bad, reasons)
 

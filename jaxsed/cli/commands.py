@@ -180,8 +180,9 @@ def train(
     from rich.console import Console
 
     from jaxsed.catalog.config import load_config
-    from jaxsed.catalog.predictors import COSMOLOGIES, load_grid
+    from jaxsed.catalog.predictors import load_grid
     from jaxsed.catalog.run import load_filters
+    from jaxsed.cosmology import COSMOLOGIES
     from jaxsed.emulators import error_table, model_card
     from jaxsed.io import files
     from jaxsed.io.outputs import check_writable

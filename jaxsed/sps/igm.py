@@ -156,13 +156,14 @@ def _madau1995(wave: Any, stretch: Any, xp: ModuleType) -> Any:
     return series + metals + xp.maximum(continuum, 0.0)
 
 
-_MODELS = {"inoue2014": _inoue2014, "madau1995": _madau1995}
+MODELS = {"inoue2014": _inoue2014, "madau1995": _madau1995}
+"""Mean optical depths by name."""
 
 
 def _model(name: str) -> Callable[[Any, Any, ModuleType], Any]:
-    if name not in _MODELS:
-        raise ValueError(f"model must be one of {sorted(_MODELS)}, got {name!r}: name one of those")
-    return _MODELS[name]
+    if name not in MODELS:
+        raise ValueError(f"model must be one of {sorted(MODELS)}, got {name!r}: name one of those")
+    return MODELS[name]
 
 
 def optical_depth(wave: ArrayLike, redshift: Array | float, *, model: str = "inoue2014") -> Array:
