@@ -15,6 +15,7 @@ _PUBLIC = {
     "SpectrumEmulator": "jaxsed.emulators",
     "fit_catalog": "jaxsed.catalog.run",
     "galaxy_model": "jaxsed.sps.models.galaxy",
+    "load": "jaxsed.catalog.load",
     "load_emulator": "jaxsed.emulators",
     "load_filter": "jaxsed.bands.filters",
     "load_results": "jaxsed.catalog.results",
