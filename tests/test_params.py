@@ -257,3 +257,21 @@ def test_objects_that_are_no_continuous_prior():
     for wrong in (dist.Poisson(3.0), "uniform"):
         with pytest.raises(TypeError, match="expected a continuous numpyro distribution"):
             params.from_normal(wrong, jnp.zeros(()))
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("uniform", (0.0, 2.0)), ("log_uniform", (0.1, 2.0)), ("normal", (0.0, 1.0)),
+        ("truncated_normal", (0.5, 1.0, 0.0, 2.0)), ("student_t", (2.0, 0.0, 1.0)),
+    ],
+)  # fmt: skip
+def test_a_prior_may_be_made_inside_of_a_trace(name, args):
+    """As priors that depend on the redshift are; what is known there is still checked."""
+
+    def value(u):
+        return params.from_normal(params.distribution(name, *args), u)[0]
+
+    np.testing.assert_allclose(jax.jit(value)(0.3), value(jnp.asarray(0.3)), rtol=1e-5)
+    with pytest.raises(ValueError, match="out of its range|low < high"):
+        jax.jit(lambda u: params.from_normal(params.distribution("uniform", 1.0, 0.0), u)[0])(0.3)

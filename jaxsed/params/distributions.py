@@ -56,7 +56,8 @@ def check_parameters(prior: dist.Distribution) -> None:
         values = np.asarray(value)
         inside = np.isfinite(values)
         if not constraints.is_dependent(constraint):
-            inside = np.all(inside) & np.asarray(constraint(jnp.asarray(value)))
+            with jax.ensure_compile_time_eval():  # a prior may be made inside of a trace
+                inside = np.all(inside) & np.asarray(constraint(jnp.asarray(value)))
         if not np.all(inside):
             raise ValueError(f"{name}: {key} = {value} is out of its range")
     low, high = (prior.__dict__.get(key) for key in ("low", "high"))
