@@ -22,11 +22,11 @@ def flow_files() -> list[Path]:
 def shipped_flow(name: str) -> Path:
     """The file of a flow that comes with the package, by the name after ``flow_``.
 
-    Raises ValueError listing those there are.
+    Raises ValueError listing the known ones.
     """
     known = {path.stem.removeprefix(PREFIX): path for path in flow_files()}
     if name not in known:
-        raise ValueError(f"no flow {name!r}: there are {', '.join(known)}")
+        raise ValueError(f"no flow {name!r}: known are {', '.join(known)}")
     return known[name]
 
 

@@ -1,4 +1,4 @@
-"""The emulators there are: those of the package and those trained on this machine."""
+"""Registry of emulators: those of the package and those trained on this machine."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def load_emulator(name: str | Path) -> Any:
     Its class is that of the file: `PhotometricEmulator`, `StitchedEmulator`, `SpectrumEmulator`
     or `ProvabgsSpectrum`.
 
-    Raises ValueError for an unknown name, with those there are, and for a file that is no emulator.
+    Raises ValueError for an unknown name, with the known ones, and for a file that is no emulator.
     """
     path = Path(name)
     if path.suffix != ".h5":
         known = {path.stem.removeprefix(PREFIX): path for path in emulator_files()}
         if str(name) not in known:
-            raise ValueError(f"no emulator {str(name)!r}: there are {', '.join(known)}")
+            raise ValueError(f"no emulator {str(name)!r}: known are {', '.join(known)}")
         path = known[str(name)]
     kind = files.kind(path)
     if kind not in _CLASSES:
@@ -74,12 +74,12 @@ def spectrum_files() -> list[Path]:
 def load_spectrum_emulator(name: str | Path = "provabgs") -> ProvabgsSpectrum:
     """The spectrum emulator of a galaxy model by name (``provabgs``), or from a file.
 
-    Raises ValueError for an unknown name, with those there are, and for a file that is none.
+    Raises ValueError for an unknown name, with the known ones, and for a file that is none.
     """
     path = Path(name)
     if path.suffix != ".h5":
         known = {path.stem.removeprefix(SPECTRUM_PREFIX): path for path in spectrum_files()}
         if str(name) not in known:
-            raise ValueError(f"no spectrum emulator {str(name)!r}: there are {', '.join(known)}")
+            raise ValueError(f"no spectrum emulator {str(name)!r}: known are {', '.join(known)}")
         path = known[str(name)]
     return ProvabgsSpectrum.load(path)

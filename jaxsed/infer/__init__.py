@@ -1,4 +1,4 @@
-"""Inference: `sample(keys, problem, method=...) -> Samples`, and the bar a posterior must meet."""
+"""Inference: `sample(keys, problem, method=...) -> Samples`, and the convergence criterion."""
 
 from jaxsed.infer.approximations import pathfinder
 from jaxsed.infer.bridges import numpyro_model, numpyro_potential

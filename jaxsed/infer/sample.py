@@ -59,12 +59,12 @@ def sample(
         method: one of `METHODS`, or "auto": draws of a flow made exact by importance weights, HMC
             from these draws where the weights are too uneven, and HMC from its own start where
             that fails.
-        settings: how long, how many chains, what to do with galaxies that miss the bar.
+        settings: how long, how many chains, what to do with galaxies that do not converge.
         derive: a model with ``derived(theta)``, a NamedTuple of scalars: they come back as
-            ``Samples.derived`` and must meet the bar as well.
+            ``Samples.derived`` and must converge as well.
         amortised: the flow, for "auto".
         report: called with (phase, galaxies done, galaxies left) after every segment.
-        keep: called likewise with the positions of all galaxies that met the bar so far and a
+        keep: called likewise with the positions of all galaxies that converged so far and a
             function that gives the samples of some of them, which are final: to save them while
             the others are sampled.
 
@@ -155,7 +155,7 @@ def _in_single_calls(
     report: Report,
     waiting: Sequence[int],
 ) -> list[int]:
-    """Sample galaxies by a method that runs in one call; returns those that miss the bar."""
+    """Sample galaxies by a method that runs in one call; returns those that do not converge."""
     waiting = list(waiting)
     for number, length in enumerate(lengths):
         late: list[int] = []

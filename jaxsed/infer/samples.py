@@ -36,7 +36,7 @@ class Diagnostics(NamedTuple):
     """[galaxy] values of the log density without a gradient, likewise."""
 
     def passes(self) -> np.ndarray:
-        """[galaxy] whether the bar is met: R-hat < 1.01, bulk and tail ESS >= 400 everywhere.
+        """[galaxy] whether a posterior has converged: R-hat < 1.01 and bulk and tail ESS >= 400.
 
         A not-a-number anywhere fails.
         """

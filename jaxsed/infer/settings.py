@@ -15,11 +15,12 @@ class Settings:
     The warm-up runs more chains than are kept: its draws teach the global moves where the posterior
     is, and what few chains do not come across in time would hold them up later.
 
-    A galaxy that misses the bar is run again, its global moves learned anew from the runs before,
-    which are then left out; each run is twice as long as the one before.  What misses the bar
-    after `retries` of these goes to the methods of `fallback` in turn, each with the length of the
-    last run, and if all fail it comes back as it is, and its diagnostics say so.  Longer runs are
-    thinned to `draws` per chain in the end; their diagnostics are those of all draws.
+    A galaxy that does not converge is run again, its global moves learned anew from the runs
+    before, which are then left out; each run is twice as long as the one before. What does not
+    converge after `retries` of these goes to the methods of `fallback` in turn, each with the
+    length of the last run, and if all fail it comes back as it is, and its diagnostics say so.
+    Longer runs are thinned to `draws` per chain in the end; their diagnostics are those of all
+    draws.
     """
 
     chains: int = 4

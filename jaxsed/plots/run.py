@@ -81,7 +81,7 @@ def _scatter(axes: Axes, x: Array, y: Array, flagged: Array) -> None:
 def catalog(results: Run) -> Figure:
     """Overview of a run: convergence, goodness of fit, flags, masses and star formation rates.
 
-    Dashed lines are the bar that a posterior must clear.  Raises ValueError if no row was fitted.
+    Dashed lines are the convergence criterion.  Raises ValueError if no row was fitted.
     """
     from jaxsed.infer import ESS_BAR, RHAT_BAR
 

@@ -74,8 +74,8 @@ def gaussian_posterior() -> tuple[NDArray[Any], NDArray[Any]]:
 def check_sampler(method: str = "hmc") -> Check:
     """Draw from a Gaussian posterior and compare means and variances with the exact ones.
 
-    Passes if R-hat and effective sample size clear the bar, means are within five standard
-    errors, and standard deviations within 15 %.
+    Passes if the chains converge, means are within five standard errors, and standard deviations
+    within 15 %.
     """
     from jaxsed import infer
     from jaxsed.likelihood import photometry
@@ -161,7 +161,7 @@ def check_emulator(path: Any) -> Check:
     """A photometric emulator against the physics at the prior's median, mid of its redshifts.
 
     Each band must be within four times its measured standard deviation and 2 mmag, and never
-    further off than `WORST_EMULATOR`: an emulator that is honest about being bad does not pass.
+    further off than `WORST_EMULATOR`: an emulator with a large stated error does not pass.
     """
     from jaxsed.bands.filters import make_filter
     from jaxsed.bands.magnitudes import to_arsinh

@@ -70,7 +70,7 @@ class Posteriors:
     against_physics: Agreement
     repeated: Agreement
     redshift: np.ndarray
-    """[galaxy] of those compared: they met the bar in all three runs."""
+    """[galaxy] of those compared: they converged in all three runs."""
     mocks: int
     """How many were fitted."""
 
@@ -311,7 +311,7 @@ def compare_posteriors(
 ) -> Posteriors:
     """Posteriors of n mocks, each fitted with the physics and twice with the emulator.
 
-    Galaxies that miss the bar of convergence in any of the three are left out.
+    Galaxies that do not converge in any of the three are left out.
     """
     settings = settings or infer.Settings()
     key_z, key_mock, *keys = jax.random.split(key, 5)
@@ -338,6 +338,6 @@ def compare_posteriors(
             parts.append(jax.tree.map(np.asarray, samples.theta))
         thetas.append(jax.tree.map(lambda *a: np.concatenate(a), *parts))
     if not ok.any():
-        raise JaxsedError("no mock galaxy's posterior met the bar of convergence in all runs")
+        raise JaxsedError("no mock galaxy's posterior converged in all runs")
     first, again, exact = (jax.tree.map(lambda a: a[ok], theta) for theta in thetas)
     return Posteriors(agreement(first, exact), agreement(first, again), z[ok], n)

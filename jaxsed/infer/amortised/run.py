@@ -26,7 +26,7 @@ DRAWS_PER_CALL = 262_144
 """Of the first draws, as many galaxies as their diagnostics take without padding."""
 
 WORTH_MORE = 0.6
-"""More draws are tried where they would bring the effective number this close to the bar."""
+"""More draws are tried where they would bring the effective number this close to the criterion."""
 
 METHOD = "flow+is"
 
@@ -34,7 +34,7 @@ METHOD = "flow+is"
 def by_flow(
     states: GalaxyStates, amortised: Amortised, waiting: Sequence[int], report: Report
 ) -> list[int]:
-    """Weigh the flow's draws; returns the galaxies that miss the bar, ready for other methods."""
+    """Weigh the flow's draws; returns galaxies that do not converge, ready for other methods."""
     settings = states.settings
     amortised = amortised.suited(states.problem)
     keep = settings.chains * settings.draws

@@ -73,7 +73,7 @@ class Schedule(NamedTuple):
     length: Array
     """[draw] leapfrog steps."""
     factor: Array
-    """[draw] multiplies the step size; small ones free chains from stiff corners."""
+    """[draw] factors of the step size; small ones help chains out of regions of high curvature."""
 
 
 class Segment(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is known of every galaxy of a call of `sample`, and whether its draws meet the bar."""
+"""What is known of every galaxy of a call of `sample`, and whether its draws have converged."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Galaxy:
     importance_ess: float = math.nan
     support: str = ""
     passed: bool = False
-    """Whether its last run met the bar: it is sampled no more."""
+    """Whether its last run converged: it is sampled no more."""
     end: Any = None
-    """Its `Chains` when it left its slot without meeting the bar."""
+    """Its `Chains` when it left its slot without having converged."""
 
     def remember(self, draws: np.ndarray) -> None:
         """Add draws [draw, dimension] to the history, thinned to a fixed number."""
@@ -72,7 +72,7 @@ class GalaxyStates:
         return self.galaxies[galaxy]
 
     def diagnose(self, galaxies: np.ndarray, runs: list[SamplerRun], method: str) -> np.ndarray:
-        """[galaxy] whether runs of equal length meet the bar; they are kept either way."""
+        """[galaxy] whether runs of equal length have converged; they are kept either way."""
         x = np.stack([run.x for run in runs])
         _, u, _, derived = self._describe(galaxies, x)
         numbers = _scalars(derived)

@@ -37,7 +37,7 @@ class KernelRun:
         self.states, self.method, self.lengths, self.report = states, method, lengths, report
 
     def __call__(self, waiting: Sequence[int]) -> list[int]:
-        """Sample galaxies; returns those that miss the bar after the last run."""
+        """Sample galaxies; returns those that do not converge after the last run."""
         method, settings = self.method, self.states.settings
         waiting, missed = list(waiting), []
         # The warm-up runs several chains for every one that is kept.
@@ -134,7 +134,7 @@ class KernelRun:
     def _check(self, pool: BatchSlots) -> tuple[np.ndarray, list[int]]:
         """Look at the runs that are complete.
 
-        Returns which slots are free now, and the galaxies among them that missed the bar.
+        Returns which slots are free now, and the galaxies among them that did not converge.
         """
         gone = np.zeros(pool.galaxies.size, bool)
         missed: list[int] = []

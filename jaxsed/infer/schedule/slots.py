@@ -1,7 +1,7 @@
 """Batch slots: a fixed number of places for galaxies that are advanced together.
 
 Compiled code wants fixed shapes and full batches, and galaxies take different times.  So a galaxy
-leaves its slot as soon as it meets the bar and another takes its place; slots that stay empty
+leaves its slot as soon as it converges and another takes its place; slots that stay empty
 repeat a galaxy, and only when no galaxy waits any more does the number of slots shrink.
 """
 
