@@ -11,7 +11,7 @@ from jaxsed.bands.filters import load_filter
 from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.tables import DETECTION, MISSING, UPPER_LIMIT, read_catalog, read_table
-from jaxsed.catalog.units import check_declared, to_maggies
+from jaxsed.catalog.units import AB_ZERO, check_declared, flux_unit, to_maggies
 from jaxsed.core.errors import JaxsedError
 
 COLUMNS = {
@@ -150,6 +150,16 @@ def test_a_columns_own_unit_must_agree(declared, own, agrees):
         return
     with pytest.raises(JaxsedError, match="carries the unit"):
         check_declared(column, declared, "f")
+
+
+def test_a_flux_per_wavelength_is_no_flux_per_frequency_of_the_same_size():
+    import astropy.units as u
+    from astropy.table import Column
+
+    per_wavelength = "erg / (s cm2 AA)"
+    jansky = flux_unit(per_wavelength).factor * AB_ZERO
+    with pytest.raises(JaxsedError, match="carries the unit"):
+        check_declared(Column([1.0], unit=u.Unit(per_wavelength)), f"{jansky!r} Jy", "f")
 
 
 @pytest.mark.parametrize("unit", ["abmags", "furlong", "AB", "AB x", "mag", "mag(AB)", "km", "", 3])
