@@ -157,7 +157,7 @@ def test_table_interpolates_the_formula(model):
     redshift = np.concatenate([rng.uniform(0, 1, 50), rng.uniform(0, 12, 100)])
     tabulated = np.asarray(jax.vmap(table)(jnp.asarray(redshift)))
     for got, z in zip(tabulated, redshift, strict=True):
-        tau = igm._MODELS[model](LN_GRID[: table.size], 1 + z, np)
+        tau = igm.MODELS[model](LN_GRID[: table.size], 1 + z, np)
         np.testing.assert_allclose(got, np.exp(-tau), atol=4e-4)
 
 

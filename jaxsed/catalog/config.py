@@ -244,23 +244,23 @@ def _section(cls: type[Section], where: str, raw: Any) -> Section:
         for old, new in RENAMED.items():
             if old in raw and new in raw:
                 raise JaxsedError(f"{where}: {old!r} is the old name of {new!r}: give one of them.")
-        raw = {RENAMED.get(key, key): value for key, value in raw.items()}
+        raw = {RENAMED.get(name, name): value for name, value in raw.items()}
     fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in raw:
-        if key not in fields:
+    for name in raw:
+        if name not in fields:
             raise JaxsedError(
-                f"{where}: unknown key {key!r}.{nearest(key, fields, 1)} "
+                f"{where}: unknown key {name!r}.{nearest(name, fields, 1)} "
                 f"Known keys: {', '.join(fields)}."
             )
     try:
         return cls(**raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0])
+        name = str(first["loc"][0])
         if first["type"] == "missing":
-            raise JaxsedError(f"{where}: the key {key!r} is required and not there.") from None
+            raise JaxsedError(f"{where}: the key {name!r} is required and not there.") from None
         words = expectation(cls, first)
-        raise JaxsedError(f"{where}: {key}: got {raw[key]!r}; {words}") from None
+        raise JaxsedError(f"{where}: {name}: got {raw[name]!r}; {words}") from None
 
 
 def _is_number(value: Any) -> bool:
