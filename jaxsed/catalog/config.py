@@ -19,13 +19,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from jaxsed.catalog.keys import (
+from jaxsed.catalog.config_types import (
     Fraction,
     Number,
     OneOf,
     Text,
     expectation,
     interval_in,
+    is_number,
     redshift_up_to,
     schema_of,
 )
@@ -72,7 +73,7 @@ def _birth_cloud_age(value: Any) -> Any:
         value = BIRTH_CLOUD_AGES.get(value, value)
     if value is None:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= 1.0:
+    if not is_number(value) or not 0.001 <= value <= 1.0:
         raise ValueError('expected "paper" (0.1), "fsps" (0.01) or an age in Gyr')
     return float(value)
 
@@ -263,10 +264,6 @@ def _section(cls: type[Section], where: str, raw: Any) -> Section:
         raise JaxsedError(f"{where}: {name}: got {raw[name]!r}; {words}") from None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-
-
 def _prior(where: str, raw: Any) -> dict[str, PriorConfig]:
     if not isinstance(raw, dict):
         raise JaxsedError(f"{where}: expected a section of parameters, got {raw!r}.")
@@ -289,7 +286,7 @@ def _prior(where: str, raw: Any) -> dict[str, PriorConfig]:
                 f"{', '.join(k for k in entry if k != 'distribution') or 'none'}."
             )
         args = {k: entry[k] for k in wanted}
-        if not all(_is_number(value) for value in args.values()):
+        if not all(is_number(value) for value in args.values()):
             raise JaxsedError(f"{place}: expected a number; got {entry!r}.")
         if (
             args.get("low", 0.0) >= args.get("high", math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -44,7 +45,7 @@ def redshift_up_to(highest: float) -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, str) and value.strip():
             return value
-        if _is_number(value) and 0 < value <= highest:
+        if is_number(value) and 0 < value <= highest:
             return float(value)
         raise ValueError(f'expected a number in (0, {highest:g}], a column name or "free"')
 
@@ -59,7 +60,7 @@ def interval_in(lowest: float, highest: float) -> BeforeValidator:
             return None
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise ValueError("expected [low, high]")
-        if not all(_is_number(v) and lowest <= v <= highest for v in value):
+        if not all(is_number(v) and lowest <= v <= highest for v in value):
             raise ValueError(f"expected [low, high], numbers in [{lowest:g}, {highest:g}]")
         low, high = map(float, value)
         if not low < high:
@@ -69,8 +70,9 @@ def interval_in(lowest: float, highest: float) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """Whether a value of TOML is a number, and not NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def schema_of(section: type) -> dict[str, Any]:
