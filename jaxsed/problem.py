@@ -7,41 +7,84 @@ model is shared.  `axes` is the `in_axes` that maps over such a batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from flax import struct
 from jax import Array
 
 from jaxsed import params
 from jaxsed.likelihood import Data
+from jaxsed.params import Constrained
 
-MASS = "log_mass_formed"
+
+class Evaluation(NamedTuple):
+    """A problem at one point."""
+
+    theta: Any
+    """The parameters."""
+    u: Array
+    """[dimension] their standard-normal coordinates under the prior."""
+    excess: Array
+    """Log prior density in excess of ``-u.u / 2``, see `params.constrain`."""
+    prediction: Any
+    """What the forward model says about the data."""
+
+
+class Transform(Protocol):
+    """Which coordinates are sampled, in place of those of the prior.
+
+    Its Jacobian with respect to the coordinates of the prior must be one.
+    """
+
+    def evaluate(
+        self, prior: Any, forward: Callable[[Any], Any], data: Any, x: Array
+    ) -> tuple[Constrained, Any]:
+        """Theta at sampled coordinates x [dimension], and the prediction there."""
+
+    def unconstrain(
+        self, prior: Any, forward: Callable[[Any], Any], data: Any, theta: Any
+    ) -> Array:
+        """[dimension] sampled coordinates of a theta inside the prior's support."""
+
+
+@struct.dataclass
+class PriorCoordinates:
+    """The coordinates of the prior as they are, see `params.constrain`."""
+
+    def evaluate(
+        self, prior: Any, forward: Callable[[Any], Any], data: Any, x: Array
+    ) -> tuple[Constrained, Any]:
+        """Theta at coordinates x [dimension], and the prediction there."""
+        at = params.constrain(prior, x)
+        return at, forward(at.theta)
+
+    def unconstrain(
+        self, prior: Any, forward: Callable[[Any], Any], data: Any, theta: Any
+    ) -> Array:
+        """[dimension] coordinates of a theta inside the prior's support."""
+        return params.unconstrain(prior, theta)
 
 
 @struct.dataclass
 class Problem:
     """Prior, forward model and data of one galaxy, and the posterior that follows.
 
-    Samplers move in coordinates ``x`` [dimension].  They are the coordinates of the prior (see
-    `params.constrain`), except that the mass is measured from its conditional best fit: light is
-    proportional to mass, so for any other parameters the best mass is known in closed form,
-    and the sampled coordinate is the difference from it.  This is a shear, whose Jacobian is one,
-    so the posterior is exactly the same while its strongest degeneracy is gone.
+    Samplers move in coordinates ``x`` [dimension].
     """
 
     prior: Any
     """Theta of distributions; numbers where a parameter is known."""
     forward: Callable[[Any], Any]
     """``forward(theta) -> prediction`` of the kind that `data` takes (for `Photometry` fluxes
-    [band] in maggies), proportional to 10**log_mass_formed."""
+    [band] in maggies)."""
     data: Data
-    shear: bool = struct.field(pytree_node=False, default=True)
-    """Whether the mass coordinate is relative to its conditional best fit (a uniform prior on
-    the log mass is required for it)."""
+    transform: Transform | None = struct.field(pytree_node=False, default=None)
+    """Which coordinates are sampled.  None stands for the transform that the forward model names
+    (``forward.transform``; those of galaxies name `jaxsed.likelihood.MassShear`), and where it
+    names none for `PriorCoordinates`."""
 
     @property
     def dimension(self) -> int:
@@ -52,33 +95,20 @@ class Problem:
     def axes(self) -> Problem:
         """`in_axes` that maps over galaxies: prior and data, not the forward model."""
         in_axes: Any = {"prior": 0, "forward": None, "data": 0}
-        return Problem(**in_axes, shear=self.shear)
+        return Problem(**in_axes, transform=self.transform)
+
+    def evaluate(self, x: Array) -> Evaluation:
+        """Parameters, their coordinates under the prior, and the prediction at `x`."""
+        at, prediction = self._transform.evaluate(self.prior, self.forward, self.data, x)
+        return Evaluation(*at, prediction)
 
     def constrain(self, x: Array) -> Any:
         """Theta at coordinates `x`."""
-        return self.evaluate(x)[0]
+        return self.evaluate(x).theta
 
     def unconstrain(self, theta: Any) -> Array:
         """Coordinates of a theta inside the prior's support."""
-        x = params.unconstrain(self.prior, theta)
-        if not self._sheared():
-            return x
-        best = self._best_mass(self.forward(theta), theta.log_mass_formed)
-        return x.at[self._mass_index()].add(-best)
-
-    def evaluate(self, x: Array) -> tuple[Any, Array, Array, Any]:
-        """Theta, its normal coordinates u, the excess log prior, and the prediction at `x`."""
-        if not self._sheared():
-            theta, u, excess = params.constrain(self.prior, x)
-            return theta, u, excess, self.forward(theta)
-        index = self._mass_index()
-        # Evaluate at a reference mass, then scale: one call of the forward model.
-        reference = params.constrain(self.prior, x.at[index].set(0.0))[0]
-        prediction = self.forward(reference)
-        moved = x.at[index].add(self._best_mass(prediction, reference.log_mass_formed))
-        theta, u, excess = params.constrain(self.prior, moved)
-        ratio = jnp.exp(params.LN10 * (theta.log_mass_formed - reference.log_mass_formed))
-        return theta, u, excess, self.data.rescaled(prediction, ratio)
+        return self._transform.unconstrain(self.prior, self.forward, self.data, theta)
 
     def residuals(self, prediction: Any) -> Array:
         """[residual] residuals whose squares sum to chi-square, in units of the uncertainties."""
@@ -90,8 +120,8 @@ class Problem:
 
     def logdensity(self, x: Array) -> Array:
         """Log posterior density at coordinates `x`, up to a constant."""
-        _, u, excess, prediction = self.evaluate(x)
-        return self.log_likelihood(prediction) - 0.5 * jnp.sum(u**2) + excess
+        at = self.evaluate(x)
+        return self.log_likelihood(at.prediction) - 0.5 * jnp.sum(at.u**2) + at.excess
 
     def guarded_logdensity(self, x: Array) -> Array:
         """`logdensity`, but minus infinity where it is not a number: samplers reject such a point,
@@ -103,27 +133,13 @@ class Problem:
         """Sum of squared residuals."""
         return jnp.sum(self.residuals(prediction) ** 2)
 
-    def _sheared(self) -> bool:
-        return self.shear and isinstance(getattr(self.prior, MASS), dist.Uniform)
-
-    def _mass_index(self) -> int:
-        field = self.prior._fields.index(MASS)
-        return sum(params.widths(self.prior)[:field])
-
-    def _best_mass(self, prediction: Any, log_mass: Array) -> Array:
-        """Normal coordinate of the mass that fits best, given a prediction at another mass."""
-        norm, overlap = self.data.normal_equation(prediction)
-        norm = norm + 1e-12
-        scale = overlap / norm
-        # A smooth positive version of the scale, for galaxies with no net detection.
-        scale = 0.5 * (scale + jnp.sqrt(scale**2 + 4.0 / norm))
-        prior = getattr(self.prior, MASS)
-        best = log_mass + jnp.log(scale) / params.LN10
-        margin = 1e-3 * (prior.high - prior.low)
-        return params.to_normal(prior, jnp.clip(best, prior.low + margin, prior.high - margin))
+    @property
+    def _transform(self) -> Transform:
+        named = self.transform or getattr(self.forward, "transform", None)
+        return named or PriorCoordinates()
 
 
-def stack(problems: list[Problem]) -> Problem:
+def stack(problems: Sequence[Problem]) -> Problem:
     """One batch from problems that share their forward model."""
     first = problems[0]
     prior, data = jax.tree.map(
@@ -131,3 +147,9 @@ def stack(problems: list[Problem]) -> Problem:
         *[(p.prior, p.data) for p in problems],
     )
     return dataclasses.replace(first, prior=prior, data=data)
+
+
+def take(problem: Problem, rows: Any) -> Problem:
+    """The problem of some galaxies of a batch: an index, or an array of them."""
+    prior, data = jax.tree.map(lambda a: jnp.asarray(a)[rows], (problem.prior, problem.data))
+    return dataclasses.replace(problem, prior=prior, data=data)

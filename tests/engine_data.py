@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxsed.infer import Diagnostics, Samples
+from jaxsed.infer import Convergence, Diagnostics, Samples
 
 CHAINS, DRAWS = 2, 40
 
@@ -58,21 +58,22 @@ def some_draws(prior, n, bands):
         log_density=rng.normal(size=shape),
         flux=rng.lognormal(size=(*shape, bands)) * 1e-9,
         derived={"a_v": rng.normal(size=shape)},
+        convergence=Convergence(*np.ones((3, n, 2))),
         diagnostics=Diagnostics(
-            rhat=np.array([[1.0, 1.2, 1.001], [1.0, 1.0, 1.0], [1.0, np.nan, 1.0]])[three],
-            ess_bulk=np.array([[900.0, 500.0, 700.0]] * n),
-            ess_tail=np.array([[800.0, 450.0, 350.0]] * n),
+            rhat_max=np.array([1.2, 1.0, np.nan])[three],
+            ess_bulk_min=np.array([500.0] * n),
+            ess_tail_min=np.array([350.0] * n),
             divergences=np.array([0, 3, 0])[three],
             unique_fraction=np.array([0.9, 0.8, 0.7])[three],
-            gradients=np.zeros(n),
-            evaluations=np.zeros(n),
+            gradients=np.arange(n),
+            evaluations=10 * np.arange(n),
+            method=np.array(["hmc", "nuts", "hmc"])[three],
+            run=np.arange(n) % 2,
+            log_evidence=np.array([1.0, 2.0, 3.0])[three],
+            log_evidence_error=np.array([0.1, 0.2, 0.3])[three],
+            khat=np.array([0.3, np.nan, 0.6])[three],
+            importance_ess=np.array([10.0, np.nan, 30.0])[three],
+            support=np.array(["inside", "", "colour"])[three],
         ),
-        method=tuple(("hmc", "nuts", "hmc")[i] for i in three),
-        run=np.zeros(n, int),
-        log_evidence=np.array([1.0, 2.0, 3.0])[three],
-        log_evidence_error=np.array([0.1, 0.2, 0.3])[three],
-        khat=np.array([0.3, np.nan, 0.6])[three],
-        importance_ess=np.array([10.0, np.nan, 30.0])[three],
-        support=tuple(("inside", "", "colour")[i] for i in three),
         slot_efficiency=1.0,
     )

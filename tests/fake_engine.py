@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsed.catalog.chunk import ChunkResult
+from jaxsed.core.diagnostics import Diagnostics, Goodness
 
 BANDS = ("u", "g", "r", "i", "z")
 
@@ -81,20 +82,27 @@ class FakeEngine:
             theta=theta,
             derived=derived,
             log_density=-0.5 * (normal**2).sum(-1),
-            chi2=observations.n_bands * ones,
-            n_bands=observations.n_bands,
-            n_detected=observations.n_bands,
-            rhat_max=1.001 * ones,
-            ess_bulk_min=900 * ones,
-            ess_tail_min=800 * ones,
-            divergences=np.zeros(n, int),
-            unique_fraction=ones,
-            log_evidence=np.full(n, np.nan),
-            log_evidence_error=np.full(n, np.nan),
-            khat=np.full(n, np.nan),
-            importance_ess=np.full(n, np.nan),
-            support=[""] * n,
-            method=["fake"] * n,
+            goodness=Goodness(
+                chi2=observations.n_bands * ones,
+                n_bands=observations.n_bands,
+                n_detected=observations.n_bands,
+            ),
+            diagnostics=Diagnostics(
+                rhat_max=1.001 * ones,
+                ess_bulk_min=900 * ones,
+                ess_tail_min=800 * ones,
+                divergences=np.zeros(n, int),
+                unique_fraction=ones,
+                log_evidence=np.full(n, np.nan),
+                log_evidence_error=np.full(n, np.nan),
+                khat=np.full(n, np.nan),
+                importance_ess=np.full(n, np.nan),
+                support=[""] * n,
+                method=["fake"] * n,
+                run=np.zeros(n, int),
+                gradients=np.zeros(n, int),
+                evaluations=np.zeros(n, int),
+            ),
             flag=np.zeros(n, int),
             predicted_flux=np.repeat(observations.flux[:, None], 3, axis=1),
             per_galaxy={"sfh_age": np.tile([0.1, 1.0, 5.0], (n, 1))},

@@ -25,7 +25,7 @@ from jaxsed.problem import Problem
 
 MATRIX = np.array([[1.0, 0.5], [0.2, -1.0], [2.0, 1.9]])
 ERROR = np.array([0.5, 0.3, 0.2])
-SETTINGS = infer.Settings(warmup=100, warmup_chains=4, draws=300, retries=2, starts=2, slots=8)
+SAMPLER = infer.HMC(warmup=100, warmup_chains=4, draws=300, retries=2, starts=2)
 
 
 class Toy(NamedTuple):
@@ -66,7 +66,7 @@ def problems(n, seed=0):
     )
     log_evidence = -0.5 * chi2 + 0.5 * np.linalg.slogdet(covariance)[1]
     return (
-        Problem(ones, Linear(jnp.asarray(MATRIX, float)), data, shear=False),
+        Problem(ones, Linear(jnp.asarray(MATRIX, float)), data),
         mean,
         covariance,
         log_evidence,
@@ -97,9 +97,8 @@ draw_by_weight = jax.jit(weighted, static_argnums=(3, 4))
 def one_of(problem, row):
     take = lambda a: a[row]  # noqa: E731
     return Problem(
-        jax.tree.map(take, problem.prior), problem.forward,
-        jax.tree.map(take, problem.data), shear=False,
-    )  # fmt: skip
+        jax.tree.map(take, problem.prior), problem.forward, jax.tree.map(take, problem.data)
+    )
 
 
 def test_weighted_draws_have_the_moments_and_evidence_of_the_posterior():
@@ -125,15 +124,14 @@ def test_auto_weighs_good_draws_and_samples_where_they_are_bad():
         scaled=problem.data.scaled.at[0].add(jnp.asarray([40.0, 9.0, 190.0]))
     )
     problem = problem.replace(data=far)
-    samples = infer.sample(
-        keys, problem, method="auto", settings=SETTINGS, amortised=guess(mean.mean(0), 0.7)
-    )
-    assert samples.diagnostics.passes().all()
-    assert samples.method[0] == "hmc"
-    assert samples.method[1:] == ("flow+is",) * 5
-    assert not samples.khat[0] < KHAT_BAR or samples.importance_ess[0] < 400
-    assert samples.support == ("inside",) * 6
-    assert np.all(samples.importance_ess[1:] >= 400)
+    method = infer.FlowImportance(flow=guess(mean.mean(0), 0.7), sampler=SAMPLER)
+    samples = infer.sample(keys, problem, method, slots=8)
+    found = samples.diagnostics
+    assert found.passes().all()
+    assert list(found.method) == ["hmc", *["flow+is"] * 5]
+    assert not found.khat[0] < KHAT_BAR or found.importance_ess[0] < 400
+    assert list(found.support) == ["inside"] * 6
+    assert np.all(found.importance_ess[1:] >= 400)
     x = samples.x[1:].reshape(5, -1, 2)
     width = np.sqrt(np.diag(covariance))
     assert np.abs((x.mean(1) - mean[1:]) / width).max() < 0.3
@@ -191,10 +189,14 @@ def test_what_is_not_a_number_is_outside(row, reason):
     assert reasons(where(lost, raw, at)) == "redshift"
 
 
-def test_auto_without_a_flow_is_refused():
+def test_a_flow_is_given_with_the_method():
     problem, *_ = problems(1)
-    with pytest.raises(ValueError, match="needs a flow"):
-        infer.sample(jax.random.split(jax.random.key(0), 1), problem, method="auto")
+    keys = jax.random.split(jax.random.key(0), 1)
+    with pytest.raises(ValueError, match=r"FlowImportance\(flow=...\)"):
+        infer.sample(keys, problem, "auto")
+    other = problem.replace(prior=problem.prior._replace(redshift=dist.Uniform(jnp.zeros(1), 1.0)))
+    with pytest.raises(ValueError, match="the flow has 2 parameters, the problem 3"):
+        infer.sample(keys, other, infer.FlowImportance(flow=guess(np.zeros(2), 1.0)))
 
 
 def test_densities_that_are_nowhere_finite_end_in_no_posterior():

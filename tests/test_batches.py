@@ -9,19 +9,17 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from test_amortised import SETTINGS as FLOW_SETTINGS
-from test_amortised import guess, problems
+from test_amortised import SAMPLER, guess, problems
 from test_infer import linear_problem
 
 from jaxsed import infer
-from jaxsed.infer.methods import kernel
 from jaxsed.infer.schedule import chains as mc
-from jaxsed.infer.schedule.run import _schedule
-from jaxsed.infer.schedule.slots import BatchSlots, padded, take
-from jaxsed.problem import stack
+from jaxsed.infer.schedule.kernels import _schedule
+from jaxsed.infer.schedule.slots import padded, slots_for
+from jaxsed.problem import stack, take
 
-SHORT = infer.Settings(warmup=200, draws=100, retries=0, starts=2)
-MOVES = mc.Moves(kernel("hmc", SHORT), 0, True)
+SHORT = infer.HMC(warmup=200, draws=100, retries=0, starts=2)
+MOVES = mc.Moves(SHORT.kernel, 0, True)
 """Trajectories alone."""
 
 
@@ -36,9 +34,9 @@ def keys():
     return jax.random.split(jax.random.key(3), 5)
 
 
-def fit(keys, problem, rows, settings):
+def fit(keys, problem, rows, method):
     rows = np.array(rows)
-    return infer.sample(keys[rows], take(problem, rows), method="hmc", settings=settings)
+    return infer.sample(keys[rows], take(problem, rows), method)
 
 
 @pytest.mark.slow
@@ -48,7 +46,7 @@ def test_the_order_of_a_batch_does_not_matter(five, keys):
     for order in ([1, 2, 0], [2, 1, 0], [0, 1, 2]):
         again = fit(keys, five, [rows[i] for i in order], SHORT)
         np.testing.assert_array_equal(again.x, first.x[order])
-        np.testing.assert_array_equal(again.diagnostics.rhat, first.diagnostics.rhat[order])
+        np.testing.assert_array_equal(again.convergence.rhat, first.convergence.rhat[order])
         np.testing.assert_array_equal(again.log_density, first.log_density[order])
 
 
@@ -56,9 +54,10 @@ def first_draws(keys, problem, rows):
     """[galaxy, chain, draw, dimension] of the first transitions of galaxies in slots of their own
     number."""
     rows = np.array(rows)
-    slots = BatchSlots(keys, problem, rows, padded(rows.size))
-    slots.begin(chains=4, starts=2, dense=True)
-    segment = slots.advance(np.zeros(rows.size, int), np.zeros(rows.size, bool), _schedule(), MOVES)
+    slots = slots_for((keys, problem), rows, padded(rows.size))
+    begun = slots.begin(chains=4, starts=2, dense=True)
+    none = np.zeros(rows.size, int)
+    _, segment = begun.advance(none, none.astype(bool), _schedule(), MOVES)
     return segment.x[:, :, :5]
 
 
@@ -85,7 +84,7 @@ def test_the_posterior_is_the_same_in_another_batch(five, keys):
     assert apart.diagnostics.passes().all() and together.diagnostics.passes().all()
     for k, row in enumerate(rows):
         a, b = together.x[row].reshape(-1, 2), apart.x[k].reshape(-1, 2)
-        ess = [s.diagnostics.ess_bulk[i].min() for s, i in ((together, row), (apart, k))]
+        ess = [s.convergence.ess_bulk[i].min() for s, i in ((together, row), (apart, k))]
         error = np.sqrt(a.var(axis=0) / ess[0] + b.var(axis=0) / ess[1])
         assert np.all(np.abs(a.mean(axis=0) - b.mean(axis=0)) < 4 * error)
         np.testing.assert_allclose(a.std(axis=0), b.std(axis=0), rtol=4 / np.sqrt(min(ess)))
@@ -99,15 +98,15 @@ def test_weights_of_a_flow_are_those_of_the_galaxy():
 
     def weigh(rows):
         rows = np.array(rows)
-        return infer.sample(
-            keys[rows], take(problem, rows), method="auto", settings=FLOW_SETTINGS, amortised=flow
-        )
+        method = infer.FlowImportance(flow=flow, sampler=SAMPLER)
+        return infer.sample(keys[rows], take(problem, rows), method)
 
     together, apart = weigh(range(5)), weigh([3])
-    assert together.method[3] == apart.method[0] == "flow+is"
+    found, alone = together.diagnostics, apart.diagnostics
+    assert found.method[3] == alone.method[0] == "flow+is"
     for name in ("khat", "importance_ess", "log_evidence"):
         np.testing.assert_allclose(
-            getattr(together, name)[3], getattr(apart, name)[0], rtol=5e-3, atol=5e-3
+            getattr(found, name)[3], getattr(alone, name)[0], rtol=5e-3, atol=5e-3
         )
     assert np.mean(np.abs(together.x[3] - apart.x[0]) < 1e-3) > 0.9
 
@@ -115,6 +114,13 @@ def test_weights_of_a_flow_are_those_of_the_galaxy():
 @pytest.mark.slow
 def test_one_galaxy_and_a_batch_of_one_are_the_same(keys):
     problem, *_ = linear_problem(np.random.default_rng(0))
-    alone = infer.sample(keys[0], problem, method="hmc", settings=SHORT)
-    batch = infer.sample(keys[:1], stack([problem]), method="hmc", settings=SHORT)
-    np.testing.assert_array_equal(alone.x, batch.x)
+    alone = infer.sample(keys[0], problem, SHORT)
+    batch = infer.sample(keys[:1], stack([problem]), SHORT)
+    np.testing.assert_array_equal(alone.x, batch.x[0])
+    np.testing.assert_array_equal(alone["a"], batch.theta.a[0])
+    assert alone.diagnostics.rhat_max == batch.diagnostics.rhat_max[0]
+    assert alone.diagnostics.method == "hmc"
+    with pytest.raises(ValueError, match="choose one"):
+        batch.to_arviz()
+    with pytest.raises(KeyError, match="known are a, b"):
+        alone["mass"]

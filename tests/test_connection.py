@@ -12,7 +12,7 @@ from jaxsed import halos as ha
 from jaxsed import params
 from jaxsed.halos import connection
 from jaxsed.halos.connection import Relation
-from jaxsed.infer import Settings, sample
+from jaxsed.infer import NUTS, sample
 
 EDGES = np.arange(9.0, 12.01, 0.25)
 BROKEN = Relation(12.0, -1.5, 2.0, 0.5, 0.4, -1.0, 0.2, 0.0)
@@ -167,12 +167,11 @@ def test_the_posterior_of_a_mock_meets_the_bar_and_holds_the_truth(model):
     phi = np.asarray(model(truth), float)
     phi += 0.05 * phi * np.random.default_rng(0).normal(size=phi.size)
     problem = ha.connection_problem(EDGES, phi, 1e-3 * phi)
-    settings = Settings(target_acceptance=0.95)
     samples = sample(
-        jax.random.key(0), problem, method="nuts", settings=settings, derive=problem.forward
+        jax.random.key(0), problem, NUTS(target_acceptance=0.95), derive=problem.forward
     )
-    assert samples.diagnostics.passes().all()
-    assert samples.diagnostics.divergences.sum() == 0
+    assert samples.diagnostics.passes()
+    assert samples.diagnostics.divergences == 0
     expected = {**truth._asdict(), **model.derived(truth)._asdict()}
     for name, draws in {**samples.theta._asdict(), **samples.derived}.items():
         assert abs(draws.mean() - expected[name]) < 3 * draws.std(), name

@@ -12,18 +12,18 @@ import numpyro.distributions as dist
 import pytest
 from flax import struct
 
-from jaxsed import infer
 from jaxsed.catalog.flags import Flag, from_diagnostics
-from jaxsed.infer.amortised import run as flow_run
+from jaxsed.core import diagnostics as core
+from jaxsed.core.diagnostics import Diagnostics
+from jaxsed.infer.amortised import method as flow_method
 from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
 from jaxsed.infer.samplers import ensemble, nested
-from jaxsed.infer.samplers.result import SamplerRun
-from jaxsed.infer.samples import Diagnostics
-from jaxsed.infer.schedule.galaxies import GalaxyStates
+from jaxsed.infer.samplers.base import SamplerRun
+from jaxsed.infer.schedule.galaxies import Galaxies
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 
-SETTINGS = infer.Settings(chains=2, warmup_chains=2, draws=50, starts=2, walkers=4)
+CHAINS, DRAWS = 2, 50
 
 
 class Toy(NamedTuple):
@@ -46,7 +46,7 @@ class Same:
 def toy_problem():
     prior = Toy(dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0))
     data = photometry(np.zeros(2), np.ones(2), error_floor=0.0)
-    return Problem(prior, Same(jnp.asarray(1.0)), data, shear=False)
+    return Problem(prior, Same(jnp.asarray(1.0)), data)
 
 
 # ------------------------------------------------------------ autocorrelation times
@@ -110,50 +110,54 @@ def test_an_ensemble_that_is_stuck_has_no_effective_draws(moves):
             z = jax.random.normal(own, state.z.shape) if moves else state.z
             return State(z, key)
 
-    run = jax.jit(
-        lambda key: ensemble._run(key, toy_problem(), SETTINGS, 100, lambda potential: Kernel(), 1)
-    )
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Stand(ensemble.EnsembleSlice):
+        def _kernel(self, potential):
+            return Kernel()
+
+    method = Stand(chains=2, draws=50, starts=2, walkers=4)
+    run = jax.jit(lambda key: method.run(key, toy_problem(), 100))
     assert float(run(jax.random.key(0)).effective) == (np.inf if moves else 0.0)
 
 
 # ------------------------------------------------------------ the bar
 
 
+GOOD: dict[str, Any] = {f.name: 0 for f in dataclasses.fields(Diagnostics)} | {
+    "rhat_max": 1.005, "ess_bulk_min": 500.0, "ess_tail_min": 450.0,
+}  # fmt: skip
+
+
 def diagnostics(**changes):
-    """Of four galaxies and three quantities, all good but for the changes of the second one."""
-    values = {
-        "rhat": np.full((4, 3), 1.005), "ess_bulk": np.full((4, 3), 500.0),
-        "ess_tail": np.full((4, 3), 450.0), "divergences": np.zeros(4),
-        "unique_fraction": np.ones(4), "gradients": np.zeros(4), "evaluations": np.zeros(4),
-    }  # fmt: skip
-    for name, value in changes.items():
-        values[name][1, 2] = value
-    return Diagnostics(**values)
+    """Of four galaxies, all good but for the changes of the second one."""
+    rows = [Diagnostics(**GOOD | (changes if i == 1 else {})) for i in range(4)]
+    return core.stacked(rows)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"rhat": 1.0101}, {"rhat": 1.5}, {"rhat": np.nan}, {"ess_bulk": 399.0},
-        {"ess_bulk": np.nan}, {"ess_tail": 399.0}, {"ess_tail": np.nan},
+        {"rhat_max": 1.0101}, {"rhat_max": 1.5}, {"rhat_max": np.nan}, {"ess_bulk_min": 399.0},
+        {"ess_bulk_min": np.nan}, {"ess_tail_min": 399.0}, {"ess_tail_min": np.nan},
     ],
 )  # fmt: skip
-def test_one_bad_quantity_fails_its_galaxy_alone(change):
+def test_one_bad_figure_fails_its_galaxy_alone(change):
     assert list(diagnostics(**change).passes()) == [True, False, True, True]
+    assert list(core.rows_of(diagnostics(**change), [1, 2]).passes()) == [False, True]
 
 
-@pytest.mark.parametrize("change", [{"rhat": 1.0099}, {"ess_bulk": 400.0}, {"ess_tail": 400.0}])
+@pytest.mark.parametrize("change", [{"rhat_max": 1.0099}, {"ess_bulk_min": 400.0}])
 def test_the_bar_itself(change):
     assert diagnostics(**change).passes().all()
+    assert (core.RHAT_BAR, core.ESS_BAR) == (1.01, 400.0)
 
 
 def flags_of(**changes):
-    good = {
-        "rhat_max": 1.005, "ess_bulk_min": 500.0, "ess_tail_min": 450.0, "divergences": 0,
-        "chi2": 3.0, "n_detected": 5, "finite": True,
-    }  # fmt: skip
-    values = {name: np.array([value]) for name, value in (good | changes).items()}
-    return Flag(int(from_diagnostics(**values)[0]))
+    fit = {"chi2": 3.0, "n_detected": 5, "finite": True}
+    fit |= {name: changes.pop(name) for name in list(changes) if name in fit}
+    values = {name: np.array([value]) for name, value in fit.items()}
+    one = core.stacked([Diagnostics(**GOOD | changes)])
+    return Flag(int(from_diagnostics(one, **values)[0]))
 
 
 @pytest.mark.parametrize(
@@ -183,29 +187,24 @@ def test_flags_follow_from_the_diagnostics(change, flag):
     assert flags_of(**change) == flag
 
 
-def test_both_bars_are_the_same():
-    from jaxsed.catalog import flags
-    from jaxsed.infer import samples
-
-    assert (flags.RHAT_BAR, flags.ESS_BAR) == (samples.RHAT_BAR, samples.ESS_BAR) == (1.01, 400.0)
-
-
 # ------------------------------------------------------------ the states of a run
 
 
 @pytest.fixture
 def states(monkeypatch):
-    """A states of three galaxies whose draws are their coordinates, with one derived quantity."""
+    """Three galaxies whose draws are their coordinates, with one derived quantity."""
     problem = toy_problem()
     prior, data = jax.tree.map(
         lambda a: jnp.broadcast_to(jnp.asarray(a), (3, *jnp.shape(a))),
         (problem.prior, problem.data),
     )
     batch = dataclasses.replace(problem, prior=prior, data=data)
-    made = GalaxyStates(jax.random.split(jax.random.key(0), 3), batch, SETTINGS, None)
+    made = Galaxies(
+        jax.random.split(jax.random.key(0), 3), batch, derive=None, shape=(CHAINS, DRAWS), slots=4
+    )
     made.derived = {}
     monkeypatch.setattr(
-        GalaxyStates, "_describe", lambda self, galaxies, x: (None, x, None, dict(self.derived))
+        Galaxies, "_describe", lambda self, galaxies, x: (None, x, None, dict(self.derived))
     )
     return made
 
@@ -220,17 +219,27 @@ def runs(states, **options):
 
 def test_independent_draws_meet_the_bar(states):
     assert states.diagnose(np.arange(3), runs(states), "hmc").all()
-    assert [g.method for g in states.galaxies] == ["hmc"] * 3
-    assert states[0].kept.x.shape == (2, SETTINGS.draws, 2)  # thinned
+    assert [state.diagnostics.method for state in states.states] == ["hmc"] * 3
+    assert states.states[0].kept.x.shape == (CHAINS, DRAWS, 2)  # thinned
 
 
 @pytest.mark.parametrize("cap", [399.0, 0.0, np.nan])
 def test_the_cap_of_the_effective_number_counts(states, cap):
     assert not states.diagnose(np.arange(3), runs(states, effective=cap), "hmc").any()
-    for galaxy in states.galaxies:  # in what is told as well
-        assert not np.any(galaxy.diagnostics.ess_bulk > cap)
-        assert not np.any(galaxy.diagnostics.ess_tail > cap)
-        assert np.isnan(cap) == np.isnan(galaxy.diagnostics.ess_tail).all()
+    for state in states.states:  # in what is stored as well
+        assert not state.diagnostics.ess_bulk_min > cap
+        assert not np.any(state.convergence.ess_tail > cap)
+        assert np.isnan(cap) == np.isnan(state.diagnostics.ess_tail_min)
+
+
+def test_a_run_with_other_chains_is_thinned_to_the_same_shape(states):
+    x = np.arange(3 * 8 * 500.0).reshape(3, 8, 500, 1) * np.ones(2)
+    many = [SamplerRun(x=one, log_density=one[..., 0]) for one in x]
+    states.diagnose(np.arange(3), many, "ensemble_slice")
+    kept = states.states[2].kept
+    assert kept.x.shape == (CHAINS, DRAWS, 2)
+    np.testing.assert_array_equal(kept.x[..., 0], kept.log_density)
+    assert np.unique(kept.x[..., 0] // 500).size == 8  # of all chains
 
 
 def test_a_cap_of_another_galaxy_does_not_count(states):
@@ -262,8 +271,13 @@ def test_a_derived_quantity_that_does_not_mix_fails(states):
      (0.2, 1, False), (0.2, 8, False)],
 )  # fmt: skip
 def test_weights_are_trusted_below_the_bar_inside_the_support(khat, outside, trusted):
-    found = types.SimpleNamespace(khat=np.array([khat]), outside=np.array([outside]))
-    assert flow_run._trusted(found, 0) is trusted
+    found = types.SimpleNamespace(
+        khat=khat, outside=outside, effective=700.0, x=np.zeros((4, 2)), log_density=np.zeros(4),
+        log_evidence=0.0, log_evidence_error=0.0,
+    )  # fmt: skip
+    run = flow_method._run(found, (2, 2), 1000)
+    assert run.effective == (700.0 if trusted else 0.0)
+    assert run.x.shape == (2, 2, 2)
     assert KHAT_BAR == 0.7
 
 
@@ -323,6 +337,6 @@ def test_weights_without_variation_and_with_a_single_large_one():
 @pytest.mark.parametrize(("most", "finished"), [(60.0, True), (0.5, False)])
 def test_unfinished_nested_sampling_has_no_effective_draws(monkeypatch, most, finished):
     monkeypatch.setattr(nested, "MOST_INFORMATION", most)
-    small = dataclasses.replace(SETTINGS, live_points=50)
-    run = jax.jit(lambda key: nested.run(key, toy_problem(), small, 100))
+    small = nested.NestedSlice(chains=2, draws=50, live_points=50)
+    run = jax.jit(lambda key: small.run(key, toy_problem(), 100))
     assert (float(run(jax.random.key(0)).effective) > 0) == finished

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from engine_data import CHAINS, DRAWS, Half, physics_of_ages, some_draws
 
-from jaxsed.bands.filters import load_filter
+from jaxsed import infer
 from jaxsed.catalog import chunk, engine
 from jaxsed.catalog.config import parse_config
 from jaxsed.catalog.flags import Flag
+from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.predictors import Predictor
 from jaxsed.catalog.run import seeds_of
 from jaxsed.catalog.tables import Observations
+from jaxsed.core.diagnostics import Goodness, described
 from jaxsed.likelihood import MAG_TO_RELATIVE
 
 BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
@@ -41,7 +43,7 @@ method = "hmc"
 def made(monkeypatch):
     """An engine whose sampler gives known draws, and what the sampler was asked."""
     asked = types.SimpleNamespace(draws=None)
-    one = engine.make_engine(parse_config(CONFIG), [load_filter(b) for b in BANDS])
+    one = engine.Engine(resolve(parse_config(CONFIG)))
     forward: Any = Half(jnp.ones(REACHABLE.sum()))
     physics: Any = physics_of_ages([0.1, 1.0, 5.0])
     one._predictor = Predictor(
@@ -49,7 +51,7 @@ def made(monkeypatch):
         reachable=REACHABLE, provenance={}, reason="a stand-in",
     )  # fmt: skip
 
-    def sample(keys, problem, **options):
+    def sample(keys, problem, method, **options):
         asked.keys, asked.problem, asked.options = keys, problem, options
         return asked.draws(problem)
 
@@ -105,15 +107,14 @@ def test_correlated_errors_enter_the_likelihood_where_asked(made):
     one._predictor = dataclasses.replace(one.predictor, correlation=correlation)
     fitted(made)
     assert asked.problem.data.whitener is None
-    changed = dataclasses.replace(one.config.likelihood, emulator_covariance=True)
-    one.config = dataclasses.replace(one.config, likelihood=changed)
+    one.plan = dataclasses.replace(one.plan, emulator_covariance=True)
     result, asked, *_ = fitted(made)
     whitener = np.asarray(asked.problem.data.whitener)
     assert np.abs(whitener - np.eye(n)).max() > 0.01
     data, flux = asked.problem.data, draws(asked.problem).flux
     residual = flux * data.inverse_sigma[:, None, None] - data.scaled[:, None, None]
     chi2 = (np.einsum("gij,gcdj->gcdi", whitener, residual) ** 2).sum(-1).min((1, 2))
-    np.testing.assert_allclose(result.chi2, chi2, rtol=1e-4)
+    np.testing.assert_allclose(result.goodness.chi2, chi2, rtol=1e-4)
 
 
 def test_every_galaxy_has_the_key_of_its_seed(made):
@@ -127,11 +128,16 @@ def test_settings_reach_the_sampler():
     more = '[sampler]\nmethod = "nuts"\nchains = 6\nwarmup = 150\ndraws = 250\nretries = 1\n'
     more += 'fallback = ["nested"]\nlanes = 8\nmax_tree_depth = 7\ntarget_accept = 0.9\n'
     config = parse_config(CONFIG.replace('[sampler]\nmethod = "hmc"\n', more))
-    one = engine.make_engine(config, [load_filter(b) for b in BANDS])
-    assert one.method == "nuts"
-    s = one.settings
-    assert (s.chains, s.warmup, s.draws, s.retries, s.slots) == (6, 150, 250, 1, 8)
-    assert (s.fallback, s.max_tree_depth, s.target_acceptance) == (("nested",), 7, 0.9)
+    found = resolve(config).sampling
+    options = {"chains": 6, "draws": 250, "retries": 1}
+    nuts = infer.NUTS(**options, warmup=150, max_tree_depth=7, target_acceptance=0.9)
+    assert found.method == engine.Engine(resolve(config)).method == nuts
+    assert found.fallback == (infer.NestedSlice(**options),)
+    assert found.slots == 8
+    # What is left out is the method's own.
+    other = CONFIG.replace('method = "hmc"', 'method = "mclmc"\nfallback = ["nuts"]')
+    found = resolve(parse_config(other)).sampling
+    assert (found.method, found.fallback) == (infer.MCLMC(), (infer.NUTS(),))
 
 
 def test_chi2_is_that_of_the_best_draw_over_detections(made):
@@ -141,28 +147,22 @@ def test_chi2_is_that_of_the_best_draw_over_detections(made):
     gap = (flux - seen.flux[:, None, None, REACHABLE]) / sigma[:, None, None]
     detected = (seen.kind == 1)[:, None, None, REACHABLE]
     every = np.where(detected, gap**2, 0).sum(-1)
-    np.testing.assert_allclose(result.chi2, every.min((1, 2)), rtol=1e-4)
-    assert np.all(every.max((1, 2)) > 2 * result.chi2)  # the draws do differ
+    np.testing.assert_allclose(result.goodness.chi2, every.min((1, 2)), rtol=1e-4)
+    assert np.all(every.max((1, 2)) > 2 * result.goodness.chi2)  # the draws do differ
 
 
 def test_bands_are_counted_with_limits_and_without(made):
     result, *_ = fitted(made)
-    assert list(result.n_bands) == [4, 3, 4]
-    assert list(result.n_detected) == [3, 3, 4]
+    assert list(result.goodness.n_bands) == [4, 3, 4]
+    assert list(result.goodness.n_detected) == [3, 3, 4]
 
 
-def test_diagnostics_are_the_worst_of_all_quantities(made):
-    result, *_ = fitted(made)
-    np.testing.assert_array_equal(result.rhat_max, [1.2, 1.0, np.nan])
-    np.testing.assert_array_equal(result.ess_bulk_min, [500.0] * N)
-    np.testing.assert_array_equal(result.ess_tail_min, [350.0] * N)
-    np.testing.assert_array_equal(result.divergences, [0, 3, 0])
-    np.testing.assert_array_equal(result.unique_fraction, [0.9, 0.8, 0.7])
-    np.testing.assert_array_equal(result.khat, [0.3, np.nan, 0.6])
-    np.testing.assert_array_equal(result.importance_ess, [10, np.nan, 30])
-    np.testing.assert_array_equal(result.log_evidence, [1, 2, 3])
-    np.testing.assert_array_equal(result.log_evidence_error, [0.1, 0.2, 0.3])
-    assert result.method == ("hmc", "nuts", "hmc") and result.support == ("inside", "", "colour")
+def test_diagnostics_are_those_of_the_sampler(made):
+    result, asked, *_ = fitted(made)
+    given = draws(asked.problem).diagnostics
+    assert set(described(result.diagnostics)) >= {"rhat_max", "khat", "support", "method", "run"}
+    for name in described(given):
+        np.testing.assert_array_equal(getattr(result.diagnostics, name), getattr(given, name))
 
 
 def test_flags_of_the_engine(made):
@@ -179,7 +179,7 @@ def test_a_small_share_of_draws_outside_the_emulator_is_no_flag(made):
             given = draws(problem)
             z = np.full((N, CHAINS, DRAWS), 0.1)
             z[0].flat[: round(share * CHAINS * DRAWS)] = 0.9
-            return given._replace(theta=given.theta._replace(redshift=z))
+            return dataclasses.replace(given, theta=given.theta._replace(redshift=z))
 
         return found
 
@@ -212,15 +212,20 @@ def test_draws_come_back_by_name(made):
 def test_what_is_stored_of_a_chunk(made):
     result, *_ = fitted(made)
     given = np.array([0, int(Flag.BAD_PHOTOMETRY), 0])
-    tree = chunk.stored(result, given, 20)
+    tree = chunk.datasets(result, given, 20)
     for name, values in (*result.theta.items(), *result.derived.items()):
         expected = np.percentile(values.reshape(N, -1), [15.865525393, 50, 84.134474607], axis=1).T
         np.testing.assert_allclose(tree[f"summary/{name}"], expected, rtol=1e-5, err_msg=name)
         assert np.all(np.diff(tree[f"summary/{name}"], axis=1) > 0)
     np.testing.assert_array_equal(tree["diagnostics/n_bands"], [4, 3, 4])
     np.testing.assert_array_equal(tree["diagnostics/n_detected"], [3, 3, 4])
-    for name in ("chi2", "rhat_max", "ess_bulk_min", "ess_tail_min", "khat", "log_evidence"):
-        np.testing.assert_allclose(tree[f"diagnostics/{name}"], getattr(result, name), rtol=1e-6)
+    np.testing.assert_allclose(tree["diagnostics/chi2"], result.goodness.chi2, rtol=1e-6)
+    for name, how in described(result.diagnostics).items():
+        values, given_values = tree[f"diagnostics/{name}"], getattr(result.diagnostics, name)
+        assert values.dtype == np.dtype(how.dtype)
+        if how.dtype.startswith("S"):
+            given_values = np.char.encode(given_values)
+        np.testing.assert_array_equal(values, given_values.astype(how.dtype))
     flag = tree["diagnostics/flag"]
     assert np.all(flag & Flag.NOT_CONVERGED)  # R-hat of one, not a number of another, the tail
     assert list(flag & Flag.DIVERGENCES > 0) == [False, True, False]
@@ -229,21 +234,22 @@ def test_what_is_stored_of_a_chunk(made):
     assert not np.any(flag & Flag.NUMERICAL_FAILURE)
     broken = result._replace(log_density=np.where(np.arange(N)[:, None, None] == 1, np.nan, 0.0)
                              + result.log_density)  # fmt: skip
-    flag = chunk.stored(broken, given, 20)["diagnostics/flag"]
+    flag = chunk.datasets(broken, given, 20)["diagnostics/flag"]
     assert list(flag & Flag.NUMERICAL_FAILURE > 0) == [False, True, False]
 
 
 def test_upper_limits_do_not_hide_a_poor_fit(made):
     """A chi2 that three detections do not explain, though 40 bands would."""
     result, *_ = fitted(made)
-    result = result._replace(
+    goodness = Goodness(
         chi2=np.full(N, 30.0), n_detected=np.array([3, 3, 40]), n_bands=np.array([40, 3, 40])
     )
-    flag = chunk.stored(result, np.zeros(N, int), 20)["diagnostics/flag"]
+    result = result._replace(goodness=goodness)
+    flag = chunk.datasets(result, np.zeros(N, int), 20)["diagnostics/flag"]
     assert list(flag & Flag.POOR_FIT > 0) == [True, True, False]
 
 
 def test_an_engine_must_be_prepared_to_have_a_predictor():
-    one = engine.make_engine(parse_config(CONFIG, folder=Path()), [load_filter(b) for b in BANDS])
+    one = engine.Engine(resolve(parse_config(CONFIG, folder=Path())))
     with pytest.raises(RuntimeError, match="prepare"):
         _ = one.predictor

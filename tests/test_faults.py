@@ -17,13 +17,17 @@ from fake_engine import CONFIG, FakeEngine, write_inputs
 
 from jaxsed.catalog import run as running
 from jaxsed.catalog import writer
+from jaxsed.catalog.chunk import datasets
 from jaxsed.catalog.config import load_config
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.flows import shipped_flow
+from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.results import load_results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.catalog.tables import read_catalog
 from jaxsed.core.errors import JaxsedError
+from jaxsed.infer.samplers.base import SamplerRun
+from jaxsed.infer.schedule.galaxies import Galaxies
 from jaxsed.io import files, locks
 from jaxsed.io.outputs import save_table
 
@@ -615,7 +619,7 @@ def test_no_row_has_nan_and_no_flag(inputs, tmp_path, spoil):
 
 def test_the_catalogues_hash_sees_every_column(inputs):
     catalog, config = inputs
-    observations = read_catalog(catalog, load_config(config))
+    observations = read_catalog(catalog, resolve(load_config(config)).reader)
     hashes = {running._catalog_checksum(observations)}
     for name in ("id", "redshift", "flux", "error", "kind", "flag"):
         for place in (0, -1):
@@ -787,28 +791,28 @@ def test_engine_hands_over_what_it_returns(monkeypatch):
     """With the real model, and a sampler that finishes the galaxies at some places first."""
     import jax
 
-    from jaxsed import infer
-    from jaxsed.catalog.engine import make_engine
+    from jaxsed.catalog.engine import Engine
     from jaxsed.examples import __path__ as examples
 
     config = load_config(Path(examples[0]) / "goodss.toml")
     sampler = dataclasses.replace(config.sampler, method="auto")
     config = dataclasses.replace(config, sampler=sampler)
-    observations = read_catalog(Path(examples[0]) / "goodss.ecsv", config).rows(np.arange(5))
-    engine = make_engine(config, running.load_filters(config))
+    plan = resolve(config)
+    observations = read_catalog(Path(examples[0]) / "goodss.ecsv", plan.reader).rows(np.arange(5))
+    engine = Engine(plan)
     engine.prepare(observations.redshift)
     assert engine.provenance["flow_checksum"] == files.checksum(shipped_flow("provabgs_goodss"))
     assert len(engine.provenance["ssp_checksum"]) == 64
     assert len(engine.provenance["emulator_checksum"]) == 64
     places, kept = np.array([3, 1]), {}
 
-    def sample(keys, problem, *, keep=None, **options):
-        book = infer.book.Book(keys, problem, options["settings"], options["derive"])
+    def sample(keys, problem, method, *, keep, derive, slots, **options):
+        galaxies = Galaxies(keys, problem, derive=derive, shape=(2, 40), slots=slots)
         x = jax.vmap(lambda key: jax.random.normal(key, (2, 40, problem.dimension)))(keys)
-        runs = [infer.whole.SamplerRun(np.asarray(a), np.zeros(a.shape[:2])) for a in x]
-        book.diagnose(np.arange(len(runs)), runs, "test")
-        keep(places, book.samples)
-        return book.samples()
+        runs = [SamplerRun(np.asarray(a), np.zeros(a.shape[:2])) for a in x]
+        galaxies.diagnose(np.arange(len(runs)), runs, "test")
+        keep(places, galaxies.samples)
+        return galaxies.samples()
 
     monkeypatch.setattr("jaxsed.infer.sample", sample)
     seeds = running.seeds_of(0, list(observations.id), observations.occurrence)
@@ -816,16 +820,15 @@ def test_engine_hands_over_what_it_returns(monkeypatch):
         list(observations.id), observations, seeds,
         lambda finished, result: kept.update(result=result(finished)),
     )  # fmt: skip
-    for name, values in kept["result"]._asdict().items():
-        expected = getattr(whole, name)
-        if not isinstance(values, dict):
-            values, expected = {name: values}, {name: expected}
-        for key, value in values.items():
-            wanted = np.asarray(expected[key])[places]
-            if wanted.dtype.kind == "f":
-                np.testing.assert_allclose(value, wanted, rtol=1e-4, err_msg=key)
-            else:
-                assert np.array_equal(value, wanted), key
+    part, expected = (datasets(r, np.zeros(len(r.flag)), 80) for r in (kept["result"], whole))
+    assert part.keys() == expected.keys()
+    for name, value in part.items():
+        wanted = expected[name][places]
+        if wanted.dtype.kind == "f":
+            np.testing.assert_allclose(value, wanted, rtol=1e-4, err_msg=name)
+        else:
+            assert np.array_equal(value, wanted), name
+
 
 
 def test_order_of_finishing_does_not_matter(one_chunk, tmp_path, at_once):

@@ -11,6 +11,7 @@ from astropy.table import Table
 from jaxsed import plots
 from jaxsed.catalog import flows
 from jaxsed.catalog.config import parse_config
+from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.core.errors import JaxsedError
 from jaxsed.emulators import load_emulator
@@ -45,11 +46,11 @@ def shipped():
 
 def test_the_shipped_flow_knows_subsets_of_its_bands(shipped):
     assert shipped.record.bands == BANDS
-    assert flows.find_flow(config(), BANDS, free_redshift=False) is not None
-    few = flows.find_flow(config(BANDS[1:4]), BANDS[1:4], free_redshift=False)
+    assert flows.find_flow("shipped", "provabgs", BANDS, free_redshift=False) is not None
+    few = flows.find_flow("shipped", "provabgs", BANDS[1:4], free_redshift=False)
     assert few.context.bands == (1, 2, 3)
-    assert flows.find_flow(config(), ("twomass_J",), free_redshift=False) is None
-    without = flows.find_flow(config(), BANDS, free_redshift=True)
+    assert flows.find_flow("shipped", "provabgs", ("twomass_J",), free_redshift=False) is None
+    without = flows.find_flow("shipped", "provabgs", BANDS, free_redshift=True)
     assert without.record.parameters.count("redshift") == 1
     with pytest.raises(ValueError, match="provabgs_goodss, provabgs_sdss"):
         flows.shipped_flow("euclid")
@@ -68,20 +69,21 @@ def test_the_flow_of_the_fewest_other_bands_is_taken(monkeypatch, order):
     many, few, other = flow(*BANDS, "twomass_J"), flow(*BANDS), flow("twomass_J")
     monkeypatch.setattr(flows, "flow_files", lambda: [many, few, other][::order])
     monkeypatch.setattr(flows.amortised, "load", lambda path: path)
-    assert flows.find_flow(config(), BANDS[:2], free_redshift=False) == BANDS
+    assert flows.find_flow("shipped", "provabgs", BANDS[:2], free_redshift=False) == BANDS
 
 
 def test_a_flow_that_does_not_fit_is_refused(tmp_path, shipped):
     shipped.save(tmp_path / "flow.h5")
-    given = config(more=f'flow = "{tmp_path / "flow.h5"}"\n')
+    given = resolve(config(more=f'flow = "{tmp_path / "flow.h5"}"\n')).sampling.flow
     with pytest.raises(JaxsedError, match="does not know twomass_J"):
-        flows.find_flow(given, ("twomass_J",), free_redshift=False)
+        flows.find_flow(given, "provabgs", ("twomass_J",), free_redshift=False)
+    with pytest.raises(JaxsedError, match="of the model provabgs, not prospector"):
+        flows.find_flow(given, "prospector", BANDS, free_redshift=False)
     with pytest.raises(JaxsedError, match="no such file"):
-        flows.find_flow(config(more='flow = "none.h5"\n'), BANDS, free_redshift=False)
+        resolve(config(more='flow = "none.h5"\n'))
     (tmp_path / "bad.h5").write_bytes(b"not HDF5")
-    bad = config(more=f'flow = "{tmp_path / "bad.h5"}"\n')
     with pytest.raises(JaxsedError, match="not a readable"):
-        flows.find_flow(bad, BANDS, free_redshift=False)
+        flows.find_flow(tmp_path / "bad.h5", "provabgs", BANDS, free_redshift=False)
 
 
 def test_a_flow_is_judged_with_the_errors_of_its_emulator(shipped):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from engine_data import CHAINS, DRAWS, Half, physics_of_ages, some_draws
 
-from jaxsed.bands.filters import load_filter
 from jaxsed.catalog import engine
 from jaxsed.catalog.config import parse_config
 from jaxsed.catalog.flags import Flag
+from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.predictors import Predictor
 from jaxsed.catalog.run import seeds_of
 from jaxsed.catalog.tables import Observations
@@ -35,7 +35,7 @@ method = "hmc"
 
 def prepared(monkeypatch, text=TEXT):
     """An engine with a stand-in for the model, as `prepare` leaves it."""
-    one = engine.make_engine(parse_config(text), [load_filter(b) for b in BANDS])
+    one = engine.Engine(resolve(parse_config(text)))
     forward: Any = Half(jnp.ones(REACHABLE.sum()))
     physics: Any = physics_of_ages([0.1, 1.0])
     stand_in = Predictor(
@@ -53,11 +53,11 @@ def fitted(monkeypatch, one):
     z = np.array([0.2, 2.0, 3.99, 0.2])[:, None, None] * np.ones((N, CHAINS, DRAWS))
     z[2, 0] = 1.0  # half of its draws
 
-    def sample(keys, problem, **options):
+    def sample(keys, problem, method, **options):
         asked.problem = problem
         asked.samples = some_draws(problem.prior, N, 3)
         theta = asked.samples.theta._replace(redshift=z)
-        return asked.samples._replace(theta=theta)
+        return dataclasses.replace(asked.samples, theta=theta)
 
     monkeypatch.setattr(engine.infer, "sample", sample)
     rng = np.random.default_rng(0)
@@ -80,12 +80,12 @@ def test_bands_keep_their_place_and_lose_weight_where_the_draw_is(monkeypatch):
     assert isinstance(data, RedshiftedPhotometry)
     pivot = np.array([f.pivot for f in one.filters])[REACHABLE]
     np.testing.assert_allclose(data.pivot, np.broadcast_to(pivot, (N, 3)), rtol=1e-6)
-    assert list(result.n_bands) == [3, 3, 3, 2]
+    assert list(result.goodness.n_bands) == [3, 3, 3, 2]
     flux = asked.samples.flux
     grown = np.asarray(dust_share(pivot / (1 + z[..., None]))) * data.scaled[:, None, None]
     residual = flux * data.inverse_sigma[:, None, None] - data.scaled[:, None, None]
     chi2 = (residual**2 / (1 + grown**2)).sum(-1).min((1, 2))
-    np.testing.assert_allclose(result.chi2, chi2, rtol=1e-4)
+    np.testing.assert_allclose(result.goodness.chi2, chi2, rtol=1e-4)
     assert (residual**2).sum(-1).min((1, 2))[0] > 1.01 * chi2[0]
 
 
@@ -109,7 +109,7 @@ def test_notes_tell_the_prior_and_the_bands(monkeypatch):
 
 def test_a_model_whose_dust_shines_keeps_all_bands(monkeypatch):
     one = prepared(monkeypatch)
-    one.family = dataclasses.replace(one.family, emits=True)
+    one.galaxies = dataclasses.replace(one.galaxies, emits=True)
     result, asked, _ = fitted(monkeypatch, one)
     assert isinstance(asked.problem.data, Photometry)
     assert not np.any(result.flag & Flag.DUST_EMISSION)

@@ -1,7 +1,6 @@
 """Random keys: each is used once, of either of JAX's kinds, by every function that takes one."""
 
 import ast
-import dataclasses
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -24,7 +23,7 @@ from jaxsed.emulators.training import photometric as train
 from jaxsed.emulators.training import spectral as train_spectral
 from jaxsed.halos import training as halo_training
 from jaxsed.infer import amortised
-from jaxsed.infer.schedule import chains
+from jaxsed.infer.schedule import chains, single_calls, uses
 from jaxsed.learn import FitSettings, loop
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
@@ -225,10 +224,7 @@ def toy_problem():
     return Problem(prior, Linear(), data)
 
 
-QUICK = infer.Settings(
-    warmup=100, draws=100, retries=1, starts=1, slots=1, walkers=8, chains=2, warmup_chains=2,
-    fallback=("aies",),
-)  # fmt: skip
+QUICK = infer.HMC(warmup=100, draws=100, retries=1, starts=1, chains=2, warmup_chains=2)
 
 
 def child(words, number):
@@ -253,8 +249,8 @@ def test_beginnings_segments_and_learning_have_keys_of_their_own(monkeypatch):
     for step in range(4):
         where = jnp.array([step]), jnp.array([True]), jnp.zeros((1, 2))
         seen.append(chains.advance_batch.__wrapped__(own, *where, one, jnp.zeros(2), moves=None))
-    uses = chains.LEARNING, chains.SINGLE_CALL, chains.FLOW
-    seen += [words(chains.numbered(own[0], use, n))[None] for use in uses for n in range(4)]
+    others = uses.LEARNING, uses.SINGLE_CALL, uses.FLOW
+    seen += [words(uses.numbered(own[0], use, n))[None] for use in others for n in range(4)]
     used = [tuple(np.asarray(w)[0].tolist()) for w in seen]
     root = tuple(np.asarray(words(own))[0].tolist())
     assert len(set(used)) == len(used)
@@ -267,7 +263,7 @@ def test_beginnings_segments_and_learning_have_keys_of_their_own(monkeypatch):
 def test_keys_of_a_galaxy_are_all_different(monkeypatch):
     """Of two runs of HMC and those of its fallbacks: no key is split and folded as well, and
     none is used by two lines."""
-    uses, folds = defaultdict(set), defaultdict(set)
+    used, folds = defaultdict(set), defaultdict(set)
     steps = []
 
     def watch(name):
@@ -284,7 +280,7 @@ def test_keys_of_a_galaxy_are_all_different(monkeypatch):
                         if name == "fold_in":
                             folds[tuple(row)].add(int(number))
                         else:
-                            uses[tuple(row)].add(line)
+                            used[tuple(row)].add(line)
 
                 data = arguments[0] if name == "fold_in" else 0
                 jax.debug.callback(note, jax.random.key_data(key), jnp.asarray(data))
@@ -293,21 +289,23 @@ def test_keys_of_a_galaxy_are_all_different(monkeypatch):
         monkeypatch.setattr(jax.random, name, watched)
 
     compiled = (
-        chains.begin_batch, chains.advance_batch, chains.learn_batch, chains.single_call_batch
+        chains.begin_batch, chains.advance_batch, chains.learn_batch,
+        single_calls.single_call_batch,
     )  # fmt: skip
     for function in compiled:
         function.clear_cache()
     for name in ("split", "fold_in", "normal", "uniform", "permutation", "choice", "categorical"):
         watch(name)
-    monkeypatch.setattr(infer.Diagnostics, "passes", lambda self: np.zeros(len(self.rhat), bool))
-    infer.sample(jax.random.key(3), toy_problem(), method="hmc", settings=QUICK)
+    monkeypatch.setattr(infer.Diagnostics, "passes", lambda self: np.zeros((), bool))
+    slices = infer.AffineInvariant(draws=100, retries=1, starts=1, walkers=8, chains=2)
+    infer.sample(jax.random.key(3), toy_problem(), QUICK, fallback=(slices,), slots=1)
     jax.effects_barrier()
     monkeypatch.undo()
     for function in compiled:
         function.clear_cache()
     assert steps.count("fold_in") > 5
-    assert not uses.keys() & folds.keys()
-    assert not {key: lines for key, lines in uses.items() if len(lines) > 1}
+    assert not used.keys() & folds.keys()
+    assert not {key: lines for key, lines in used.items() if len(lines) > 1}
 
 
 # ---------------------------------------------------------------- both kinds of keys
@@ -350,7 +348,7 @@ def entries():
     galaxies = family("provabgs")
     return {
         "sample": (
-            lambda k: infer.sample(k, problem), (SAMPLE, "GalaxyStates")
+            lambda k: infer.sample(k, problem), (SAMPLE, "Galaxies")
         ),
         "laplace": (lambda k: infer.laplace(k, problem).mean, None),
         "pathfinder": (
@@ -450,7 +448,6 @@ def test_functions_take_both_kinds_of_keys(name, monkeypatch):
 
 def test_draws_are_the_same_by_either_kind():
     """One galaxy and a batch: the words of the older kind are an axis more."""
-    settings = dataclasses.replace(QUICK, fallback=())
     problem = toy_problem()
     two = problem.replace(
         prior=jax.tree.map(lambda a: jnp.broadcast_to(a, (2, *jnp.shape(a))), problem.prior),
@@ -459,7 +456,7 @@ def test_draws_are_the_same_by_either_kind():
     typed = jax.random.split(jax.random.key(5))
     raw = jax.random.split(jax.random.PRNGKey(5))
     for key, old, target in ((typed[0], raw[0], problem), (typed, raw, two)):
-        first, second = (infer.sample(k, target, settings=settings) for k in (key, old))
+        first, second = (infer.sample(k, target, QUICK, slots=1) for k in (key, old))
         np.testing.assert_array_equal(first.x, second.x)
     with pytest.raises(ValueError, match="expected one random key, got an array"):
         infer.laplace(raw, problem)

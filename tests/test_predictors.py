@@ -12,9 +12,9 @@ import pytest
 
 from jaxsed.bands.filters import load_filter, make_filter
 from jaxsed.catalog.config import load_config, parse_config
-from jaxsed.catalog.engine import make_engine
+from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.predictors import _content, find_emulator, load_grid, make_predictor
-from jaxsed.catalog.run import fit_catalog, load_filters
+from jaxsed.catalog.run import fit_catalog
 from jaxsed.catalog.tables import read_catalog
 from jaxsed.core.errors import JaxsedError
 from jaxsed.cosmology import PLANCK15, WMAP9
@@ -54,6 +54,11 @@ def inputs(tmp_path, monkeypatch):
     config = tmp_path / "config.toml"
     config.write_text(text + MODEL + SAMPLER)
     return catalog, config, tmp_path
+
+
+def loaded(path):
+    """The plan of a configuration file."""
+    return resolve(load_config(path))
 
 
 def test_no_emulator_says_how_to_get_one(inputs):
@@ -99,11 +104,12 @@ def cache_of(folder):
 )
 def test_the_best_emulator_is_chosen_whatever_its_name(inputs, better, worse, order):
     _, path, folder = inputs
-    config, cache = load_config(path), cache_of(folder)
-    filters = load_filters(config)
+    plan, cache = loaded(path), cache_of(folder)
+    filters = plan.filters
     for name, kind in zip(("a", "b")[::order], (better, worse), strict=True):
         emulator_of(filters, **kind).save(cache / f"{name}.h5")
-    chosen, emulator = find_emulator(config, filters, np.array([0.1, 0.2]), load_grid(config))
+    grid = load_grid(plan.model)
+    chosen, emulator = find_emulator(plan.model, filters, np.array([0.1, 0.2]), grid)
     assert chosen.stem == ("a", "b")[::order][0]
     assert emulator.multiplications == better.get("width", 4) * (1 + len(filters))
 
@@ -112,11 +118,12 @@ def test_sdss_has_its_own_emulator():
     """Not that of more bands and higher redshifts, whose name comes first."""
     names = [f"sdss_{b}0" for b in "ugriz"]
     bands = "".join(f'[[band]]\nflux = "{n}"\nerror = "e{n}"\nfilter = "{n}"\n' for n in names)
-    config = parse_config(
+    parsed = parse_config(
         f'[catalog]\nid = "id"\nredshift = "z"\nflux_unit = "uJy"\n{bands}{MODEL}'
     )
-    filters = [load_filter(n) for n in names]
-    path, emulator = find_emulator(config, filters, np.array([0.01, 0.3]), load_grid(config))
+    plan, filters = resolve(parsed), [load_filter(n) for n in names]
+    grid = load_grid(plan.model)
+    path, emulator = find_emulator(plan.model, filters, np.array([0.01, 0.3]), grid)
     assert path.stem == "emulator_provabgs_sdss"
     assert np.max(emulator.error_ab.sigma) < 0.015
 
@@ -134,20 +141,21 @@ def test_sdss_has_its_own_emulator():
 )
 def test_an_emulator_of_other_physics_is_not_taken(inputs, other):
     _, path, folder = inputs
-    config, grid = load_config(path), load_grid(load_config(path))
-    filters, redshift = load_filters(config), np.array([0.1, 0.2])
+    plan = loaded(path)
+    grid = load_grid(plan.model)
+    filters, redshift = plan.filters, np.array([0.1, 0.2])
     emulator_of(filters, **other).save(cache_of(folder) / "a.h5")
-    assert find_emulator(config, filters, redshift, grid) is None
+    assert find_emulator(plan.model, filters, redshift, grid) is None
 
 
 def test_an_emulator_follows_the_configuration(inputs):
     """One of other clouds is taken by the run that asks for such clouds."""
     _, path, folder = inputs
     path.write_text(path.read_text().replace(MODEL, MODEL + 'birth_cloud_age = "paper"\n'))
-    config = load_config(path)
-    filters = load_filters(config)
+    plan = loaded(path)
+    filters = plan.filters
     emulator_of(filters, birth_cloud_age=0.1).save(cache_of(folder) / "a.h5")
-    found = find_emulator(config, filters, np.array([0.1, 0.2]), load_grid(config))
+    found = find_emulator(plan.model, filters, np.array([0.1, 0.2]), load_grid(plan.model))
     assert found is not None and found[0].stem == "a"
 
 
@@ -163,14 +171,14 @@ def partly_measured(filters):
 def test_an_error_that_was_not_measured_does_not_count_as_none(inputs):
     """Asked for, such an emulator is refused before any galaxy; else the physics is taken."""
     _, path, folder = inputs
-    config = load_config(path)
-    filters, redshift = load_filters(config), np.array([0.1, 0.2])
+    plan = loaded(path)
+    filters, redshift = plan.filters, np.array([0.1, 0.2])
     emulator = partly_measured(filters)
     emulator.save(cache_of(folder) / "a.h5")
     with pytest.raises(JaxsedError, match="error was not measured in green: leave"):
-        make_predictor(config, filters, redshift)
+        make_predictor(plan.model, filters, redshift)
     path.write_text(path.read_text().replace(MODEL, MODEL.replace('"emulator"', '"auto"')))
-    assert make_predictor(load_config(path), filters, redshift).kind == "physics"
+    assert make_predictor(loaded(path).model, filters, redshift).kind == "physics"
     with pytest.raises(ValueError, match="not measured in green"):
         measured_sigma(emulator)
     np.testing.assert_allclose(measured_sigma(emulator_of(filters)), 0.01, rtol=1e-6)
@@ -181,14 +189,14 @@ def test_an_error_that_was_not_measured_does_not_count_as_none(inputs):
 def test_a_correlation_that_was_not_measured_counts_as_none(inputs):
     """Two bands that no test galaxy had light in at once."""
     _, path, folder = inputs
-    config = load_config(path)
-    filters = load_filters(config)
+    plan = loaded(path)
+    filters = plan.filters
     emulator = emulator_of(filters)
     covariance = 1e-4 * np.full((4, 4), 0.5) + 1e-4 * np.diag(np.full(4, 0.5))
     covariance[0, 3] = covariance[3, 0] = np.nan
     error = dataclasses.replace(emulator.error_ab, covariance=covariance)
     dataclasses.replace(emulator, error_ab=error).save(cache_of(folder) / "a.h5")
-    found = make_predictor(config, filters, np.array([0.1, 0.2])).correlation
+    found = make_predictor(plan.model, filters, np.array([0.1, 0.2])).correlation
     expected = np.full((4, 4), 0.5) + np.diag(np.full(4, 0.5))
     expected[0, 3] = expected[3, 0] = 0.0
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -196,7 +204,7 @@ def test_a_correlation_that_was_not_measured_counts_as_none(inputs):
 
 def test_a_summary_tells_bands_that_were_not_measured(inputs):
     _, path, folder = inputs
-    filters = load_filters(load_config(path))
+    filters = loaded(path).filters
     for emulator, worst in (
         (partly_measured(filters), "0.01 mag; 1 of 4 bands not measured"),
         (emulator_of(filters), "0.01 mag"),
@@ -208,23 +216,23 @@ def test_a_summary_tells_bands_that_were_not_measured(inputs):
 
 def test_a_named_emulator_of_other_physics_is_refused(inputs):
     _, path, folder = inputs
-    filters = load_filters(load_config(path))
+    filters = loaded(path).filters
     emulator_of(filters, birth_cloud_age=0.1).save(folder / "old.h5")
     path.write_text(path.read_text().replace(MODEL, MODEL + 'emulator = "old.h5"\n'))
-    config = load_config(path)
-    with pytest.raises(JaxsedError, match="'old.h5' has birth_cloud_age 0.1, not 0.01"):
-        find_emulator(config, filters, np.array([0.1, 0.2]), load_grid(config))
+    plan = loaded(path)
+    with pytest.raises(JaxsedError, match="old.h5' has birth_cloud_age 0.1, not 0.01"):
+        find_emulator(plan.model, filters, np.array([0.1, 0.2]), load_grid(plan.model))
 
 
 def test_a_damaged_file_of_the_cache_is_passed_over(inputs):
     _, path, folder = inputs
-    config = load_config(path)
-    filters, cache = load_filters(config), cache_of(folder)
+    plan = loaded(path)
+    filters, cache = plan.filters, cache_of(folder)
     (cache / "a.h5").write_bytes(b"not HDF5")
     emulator_of(filters).save(cache / "b.h5")
     said = []
     found = find_emulator(
-        config, filters, np.array([0.1, 0.2]), load_grid(config), report=said.append
+        plan.model, filters, np.array([0.1, 0.2]), load_grid(plan.model), report=said.append
     )
     assert found is not None and found[0].stem == "b"
     (line,) = said
@@ -233,7 +241,7 @@ def test_a_damaged_file_of_the_cache_is_passed_over(inputs):
 
 def test_the_cache_is_keyed_by_curves(inputs):
     """Two bands of one name are two emulators; and so are two ranges and two cosmologies."""
-    filters = load_filters(load_config(inputs[1]))
+    filters = loaded(inputs[1]).filters
     shifted = [make_filter(f.name, f.wave + 300.0, f.trans) for f in filters]
     names = {
         _content(emulator_of(bands, **other))
@@ -255,8 +263,8 @@ def test_shipped_emulators_are_of_the_default_physics():
 
 def test_a_stitched_emulator_comes_with_the_members_that_count(inputs):
     _, path, folder = inputs
-    config = load_config(path)
-    filters = load_filters(config)
+    plan = loaded(path)
+    filters = plan.filters
     windows = ((0.0, 1.0), (0.8, 2.0), (1.8, 3.0))
     record = EmulatorRecord(
         "provabgs", "pegase2", tuple(reversed(filters)),
@@ -275,15 +283,15 @@ def test_a_stitched_emulator_comes_with_the_members_that_count(inputs):
     ]
     cache = cache_of(folder)
     StitchedEmulator.create(members, windows).save(cache / "stitched.h5")
-    grid = load_grid(config)
+    grid = load_grid(plan.model)
     found = {}
     for low, high in ((0.2, 0.7), (0.5, 1.5), (0.5, 2.5)):
-        source, emulator = find_emulator(config, filters, np.array([low, high]), grid)
+        source, emulator = find_emulator(plan.model, filters, np.array([low, high]), grid)
         assert source.name == "stitched.h5"
         assert emulator.band_names == tuple(BANDS)  # in the order of the catalogue
         found[high] = len(getattr(emulator, "members", (emulator,)))
     assert found == {0.7: 1, 1.5: 2, 2.5: 3}
-    assert find_emulator(config, filters, np.array([2.0, 4.0]), grid) is None
+    assert find_emulator(plan.model, filters, np.array([2.0, 4.0]), grid) is None
 
 
 @pytest.mark.slow
@@ -321,9 +329,9 @@ def test_dust_emission_is_left_out_of_models_that_lack_it(tmp_path, physics, use
     columns = ["id", "z", *(k for n in names for k in (n, f"e{n}"))]
     catalog = tmp_path / "catalog.csv"
     catalog.write_text(",".join(columns) + "\n1,0.05,5,1,5,1,5,1\n")
-    observations = read_catalog(catalog, config)
+    observations = read_catalog(catalog, resolve(config).reader)
     lines = []
-    engine = make_engine(config, [load_filter(n) for n in names], report=lines.append)
+    engine = Engine(resolve(config), report=lines.append)
     engine.prepare(observations.redshift)
     assert engine.modelled(observations)[0].tolist() == used
     assert any("dust emission is not modelled" in line for line in lines) == (not all(used))

@@ -10,8 +10,8 @@ import pytest
 from scipy import special, stats
 
 from jaxsed import params
-from jaxsed.likelihood import DETECTION, MISSING, UPPER_LIMIT, photometry
-from jaxsed.problem import Problem, stack
+from jaxsed.likelihood import DETECTION, MISSING, UPPER_LIMIT, MassShear, photometry
+from jaxsed.problem import PriorCoordinates, Problem, stack
 
 LN10 = np.log(10.0)
 
@@ -80,10 +80,10 @@ def _log_likelihood(model, flux, error):
     return total
 
 
-@pytest.mark.parametrize("shear", [True, False])
-def test_density_is_prior_times_likelihood_times_jacobian(x64, shear):
+@pytest.mark.parametrize("transform", [MassShear(), None])
+def test_density_is_prior_times_likelihood_times_jacobian(x64, transform):
     data, flux, error = _data(error_floor=0.05, emulator_sigma=0.02)
-    problem = Problem(PRIOR, forward, data, shear=shear)
+    problem = Problem(PRIOR, forward, data, transform)
     assert problem.dimension == 4
     density, constrain = jax.jit(problem.logdensity), jax.jit(problem.constrain)
 
@@ -109,8 +109,8 @@ def test_shear_leaves_the_posterior_the_same(x64):
     mass, slope = jnp.linspace(9.6, 10.4, 81), jnp.linspace(-0.5, 2.0, 81)
     grid = jnp.stack(jnp.meshgrid(mass, slope, indexing="ij"), -1).reshape(-1, 2)
     densities = []
-    for shear in (True, False):
-        problem = Problem(prior, line, data, shear=shear)
+    for transform in (MassShear(), PriorCoordinates()):
+        problem = Problem(prior, line, data, transform)
 
         def at(row, problem=problem):
             theta = Line(*row)
@@ -133,8 +133,9 @@ def test_shear_takes_the_degeneracy_away(x64):
     """At fixed mass coordinate the model fits about as well whatever the slope."""
     prior = Line(dist.Uniform(8.0, 12.0), dist.Uniform(-3.0, 3.0))
     data, _, _ = _data(kind=np.ones(5, int) * np.array([1, 0, 0, 0, 1]))
-    problem = Problem(prior, line, data)
-    flux = jax.vmap(lambda s: problem.evaluate(jnp.array([0.0, s]))[3])(jnp.linspace(-2, 2, 9))
+    problem = Problem(prior, line, data, MassShear())
+    at = jax.vmap(lambda s: problem.evaluate(jnp.array([0.0, s])))
+    flux = at(jnp.linspace(-2, 2, 9)).prediction
     scaled = np.asarray(flux * data.inverse_sigma)
     best = scaled @ np.asarray(data.scaled) / np.sum(scaled**2, 1)
     np.testing.assert_allclose(best, 1.0, atol=0.02)

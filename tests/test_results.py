@@ -1,5 +1,7 @@
 """What is read back: draws, percentiles, table, provenance, arviz."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -59,7 +61,9 @@ def test_evidence_has_columns_where_the_method_finds_it(tmp_path):
         def __call__(self, ids, observations, seeds):
             n = len(ids)
             evidence = {"log_evidence": np.arange(n) - 50.0, "log_evidence_error": np.ones(n)}
-            return super().__call__(ids, observations, seeds)._replace(**evidence)
+            result = super().__call__(ids, observations, seeds)
+            found = dataclasses.replace(result.diagnostics, **evidence)
+            return result._replace(diagnostics=found)
 
     catalog, config = write_inputs(tmp_path)
     fit_catalog(config, catalog, tmp_path / "run.h5", seed=4, engine=Nested(), progress=False)

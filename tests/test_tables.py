@@ -10,6 +10,7 @@ from astropy.table import MaskedColumn, Table
 from jaxsed.bands.filters import load_filter
 from jaxsed.catalog.config import load_config, parse_config
 from jaxsed.catalog.flags import Flag
+from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.tables import DETECTION, MISSING, UPPER_LIMIT, read_catalog, read_table
 from jaxsed.catalog.units import AB_ZERO, check_declared, flux_unit, to_maggies
 from jaxsed.core.errors import JaxsedError
@@ -36,7 +37,7 @@ def config(unit="ABmag", catalog="", likelihood="", bands="gri", redshift='"z"')
 
 def read(tmp_path, columns, settings):
     Table(columns).write(tmp_path / "t.ecsv")
-    return read_catalog(tmp_path / "t.ecsv", settings)
+    return read_catalog(tmp_path / "t.ecsv", resolve(settings).reader)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def read(tmp_path, columns, settings):
 def test_formats(tmp_path, name, format):
     options = {"path": "table"} if format == "hdf5" else {}
     Table(COLUMNS).write(tmp_path / name, format=format, **options)
-    found = read_catalog(tmp_path / name, config())
+    found = read_catalog(tmp_path / name, resolve(config()).reader)
     assert found.id.tolist() == ["7", "8", "9"]
     np.testing.assert_allclose(found.redshift, COLUMNS["z"])
     np.testing.assert_allclose(found.flux[:, 1], 10 ** (-0.4 * np.array(COLUMNS["r"])))
@@ -93,8 +94,8 @@ def test_file_of_several_tables_needs_a_choice(tmp_path, suffix):
         hdus = [fits.BinTableHDU(Table(COLUMNS), name=name) for name in ("one", "two")]
         fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
     with pytest.raises(JaxsedError, match="multiple tables.*set table ="):
-        read_catalog(path, config())
-    assert len(read_catalog(path, config(catalog='table = "two"')).id) == 3
+        read_catalog(path, resolve(config()).reader)
+    assert len(read_catalog(path, resolve(config(catalog='table = "two"')).reader).id) == 3
 
 
 def test_units_agree():
@@ -193,7 +194,7 @@ def test_column_with_the_declared_unit_is_read(tmp_path):
             table[name] = (10 ** (-0.4 * np.array(COLUMNS[band])) * 3.631e9).round(3)
             table[name].unit = u.uJy
     table.write(tmp_path / "t.fits")
-    found = read_catalog(tmp_path / "t.fits", config("uJy"))
+    found = read_catalog(tmp_path / "t.fits", resolve(config("uJy")).reader)
     np.testing.assert_allclose(-2.5 * np.log10(found.flux[:, 0]), COLUMNS["g"], atol=1e-3)
 
 
@@ -223,7 +224,7 @@ def test_masked_and_blank_entries_are_missing(tmp_path):
     table["g"] = MaskedColumn(COLUMNS["g"], mask=[True, False, False])
     table["r"] = ["19.5", " ", "--"]
     table.write(tmp_path / "t.ecsv")
-    found = read_catalog(tmp_path / "t.ecsv", config())
+    found = read_catalog(tmp_path / "t.ecsv", resolve(config()).reader)
     assert found.kind[:, :2].tolist() == [[0, 1], [1, 0], [1, 0]]
     assert (found.flag & Flag.BAD_PHOTOMETRY == 0).all()
 
@@ -261,9 +262,9 @@ def test_rows_without_id_column_are_numbered(tmp_path):
     settings = config()
     settings = parse_config(
         '[catalog]\nredshift = "z"\nflux_unit = "ABmag"\n'
-        '[[band]]\nflux = "g"\nerror = "eg"\nfilter = "x"\n'
+        '[[band]]\nflux = "g"\nerror = "eg"\nfilter = "sdss_r0"\n'
     )
-    found = read_catalog(tmp_path / "t.ecsv", settings)
+    found = read_catalog(tmp_path / "t.ecsv", resolve(settings).reader)
     assert (found.id_name, found.id.tolist()) == ("id", ["1", "2", "3"])
 
 
@@ -281,7 +282,7 @@ def test_real_goodss_catalogue(shared_data, tmp_path):
     folder = shared_data / "filters" / "goodss"
     subprocess.run([sys.executable, script, folder, tmp_path / "c.toml"], check=True)
     path = shared_data / "galaxies" / "goodss_z1_photometry.dat"
-    found = read_catalog(path, load_config(tmp_path / "c.toml"))
+    found = read_catalog(path, resolve(load_config(tmp_path / "c.toml")).reader)
     assert found.flux.shape == (186, 17)
     assert np.count_nonzero(found.kind == MISSING) == 376  # as many as there are errors of -99
     assert (found.kind != UPPER_LIMIT).all()
@@ -302,7 +303,8 @@ def test_real_sdss_table_without_header(shared_data):
             for i, b in enumerate("ugriz")
         )
     )
-    found = read_catalog(shared_data / "galaxies" / "sdss_ugriz_specz.dat", settings)
+    reader = resolve(settings).reader
+    found = read_catalog(shared_data / "galaxies" / "sdss_ugriz_specz.dat", reader)
     assert found.flux.shape == (5000, 5)
     assert found.band_names == tuple("ugriz")
     assert found.redshift[0] == pytest.approx(0.0932155)

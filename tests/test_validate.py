@@ -293,8 +293,7 @@ def test_posteriors_of_a_good_emulator_are_those_of_the_physics():
     emulator = load_emulator("provabgs_sdss")
     galaxies, model, redshifts = physics_of(emulator, Request())
     found = compare_posteriors(
-        jax.random.key(0), emulator, model, galaxies, redshifts, 6,
-        settings=infer.Settings(retries=2),
+        jax.random.key(0), emulator, model, galaxies, redshifts, 6, sampler=infer.HMC(retries=2)
     )  # fmt: skip
     assert len(found.redshift) >= 4
     for result in (found.against_physics, found.repeated):

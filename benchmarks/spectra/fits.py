@@ -151,7 +151,7 @@ def describe(target: Problem, samples: infer.Samples) -> dict[str, Any]:
     }
     best = np.unravel_index(np.argmax(samples.log_density[0]), shape)
     x = jnp.asarray(samples.x[0][best])
-    prediction = jax.jit(lambda p, x: p.evaluate(x)[3])(target, x)
+    prediction = jax.jit(lambda p, x: p.evaluate(x).prediction)(target, x)
     chi2 = float(jax.jit(lambda p, q: p.chi2(q))(target, prediction))
     _, data = spectrum_part(target)
     pixels = int(np.sum(np.asarray(data.inverse_sigma) > 0))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from jaxsed.catalog import flags
 from jaxsed.catalog.tables import Observations
+from jaxsed.core.diagnostics import Diagnostics, Goodness, described, rows_of
 
 PERCENTILES = (15.865525393, 50.0, 84.134474607)  # -1, 0, +1 sigma of a Gaussian
 
@@ -25,23 +26,23 @@ class ChunkResult(NamedTuple):
     theta: Mapping[str, Array]  # the sampled parameters
     derived: Mapping[str, Array]  # what follows from them
     log_density: Array  # [n, chain, draw]
-    chi2: Array  # [n], of the best draw, detections only
-    n_bands: Array  # [n], bands in the likelihood, upper limits included
-    n_detected: Array  # [n], those of them that enter chi2
-    rhat_max: Array  # [n]
-    ess_bulk_min: Array  # [n]
-    ess_tail_min: Array  # [n]
-    divergences: Array  # [n]
-    unique_fraction: Array  # [n], distinct draws / draws
-    log_evidence: Array  # [n], NaN where the method does not find it
-    log_evidence_error: Array  # [n]
-    khat: Array  # [n], of the importance weights of a flow's draws; NaN where there was no flow
-    importance_ess: Array  # [n], their effective number
-    support: Sequence[str]  # [n], whether the flow knows such galaxies; empty likewise
-    method: Sequence[str]  # [n]
+    goodness: Goodness
+    diagnostics: Diagnostics
     flag: Array  # [n], bits of Flag that only the engine can know
     predicted_flux: Array  # [n, 3, B] maggies: 16, 50, 84 % of the posterior prediction
     per_galaxy: Mapping[str, Array] = {}  # [n, ...], such as the time axis of a history
+
+    def rows(self, rows: Any) -> ChunkResult:
+        """Some of the galaxies."""
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {name: np.asarray(each)[rows] for name, each in value.items()}
+            if isinstance(value, Goodness | Diagnostics):
+                return rows_of(value, rows)
+            return np.asarray(value)[rows]
+
+        return ChunkResult(*map(cut, self))
 
 
 Keep = Callable[[Array, Callable[[Array], ChunkResult]], Any]
@@ -79,8 +80,8 @@ def percentiles(draws: Array) -> NDArray[np.float32]:
     return np.moveaxis(np.percentile(flat, PERCENTILES, axis=1), 0, 1).astype(np.float32)
 
 
-def stored(result: ChunkResult, row_flag: Array, draws: int) -> dict[str, Array]:
-    """The datasets that are kept of a chunk, each with the galaxies first.
+def datasets(result: ChunkResult, row_flag: Array, draws: int) -> dict[str, Array]:
+    """What is kept of a chunk, by name, each with the galaxies first.
 
     `row_flag` [n] are the bits that the table gave; `draws` per galaxy are kept.
     """
@@ -94,30 +95,18 @@ def stored(result: ChunkResult, row_flag: Array, draws: int) -> dict[str, Array]
         finite &= np.isfinite(value).reshape(n, -1).all(axis=1)
 
     flag = np.asarray(row_flag).astype(np.int64) | np.asarray(result.flag).astype(np.int64)
+    goodness = result.goodness
     flag |= flags.from_diagnostics(
-        rhat_max=result.rhat_max,
-        ess_bulk_min=result.ess_bulk_min,
-        ess_tail_min=result.ess_tail_min,
-        divergences=result.divergences,
-        chi2=result.chi2,
-        n_detected=result.n_detected,
-        finite=finite,
+        result.diagnostics, chi2=goodness.chi2, n_detected=goodness.n_detected, finite=finite
     )
     tree: dict[str, Array] = {
         "draws/log_density": thin(log_density, draws).astype(np.float32),
         "predicted_flux": np.asarray(result.predicted_flux, np.float32),
-        "diagnostics/n_bands": np.asarray(result.n_bands, np.int64),
-        "diagnostics/n_detected": np.asarray(result.n_detected, np.int64),
-        "diagnostics/divergences": np.asarray(result.divergences, np.int64),
-        "diagnostics/method": np.array(result.method, "S32"),
-        "diagnostics/support": np.array(result.support, "S48"),
         "diagnostics/flag": flag,
     }
-    for name in (
-        "chi2", "rhat_max", "ess_bulk_min", "ess_tail_min", "unique_fraction", "log_evidence",
-        "log_evidence_error", "khat", "importance_ess",
-    ):  # fmt: skip
-        tree[f"diagnostics/{name}"] = np.asarray(getattr(result, name), np.float32)
+    for record in (goodness, result.diagnostics):
+        for name, how in described(record).items():
+            tree[f"diagnostics/{name}"] = np.asarray(getattr(record, name)).astype(how.dtype)
     for group, values in (("theta", theta), ("derived", derived)):
         for name, value in values.items():
             tree[f"draws/{group}/{name}"] = thin(value, draws).astype(np.float32)

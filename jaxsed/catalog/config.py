@@ -31,6 +31,7 @@ from jaxsed.catalog.config_types import (
     schema_of,
 )
 from jaxsed.catalog.units import flux_unit
+from jaxsed.core.diagnostics import Diagnostics, Goodness, described
 from jaxsed.core.errors import JaxsedError, nearest, user_errors
 from jaxsed.cosmology import COSMOLOGIES
 from jaxsed.infer.methods import METHODS
@@ -54,9 +55,7 @@ DISTRIBUTIONS = {
     "student_t": ("df", "mean", "sigma"),
 }
 # columns of the summary table that an id column may not be named after
-RESERVED = (
-    "redshift", "chi2", "n_bands", "n_detected", "divergences", "method", "flag", "flag_text",
-)  # fmt: skip
+RESERVED = ("redshift", "flag", "flag_text", *described(Goodness), *described(Diagnostics))
 RENAMED = {"lanes": "slots"}
 """Keys of [sampler] by their names of old."""
 
@@ -166,7 +165,8 @@ class SamplerConfig:
     draws: Annotated[int, Field(ge=100, le=1_000_000)] = 300  # per chain, in the first run
     chains: Annotated[int, Field(ge=2, le=64)] = 4
     max_tree_depth: Annotated[int, Field(ge=2, le=15)] = 6
-    target_accept: Annotated[float, Field(ge=0.5, le=0.99)] = 0.8
+    # default: that of the method, which is 0.8 but 0.9 of mclmc
+    target_accept: Annotated[float | None, Field(ge=0.5, le=0.99)] = None
     batch: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # galaxies per chunk; 0: see `chunk`
     # of them, how many are advanced together
     slots: Annotated[int, Field(ge=1, le=1_000_000)] = 256

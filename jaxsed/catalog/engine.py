@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,16 +14,15 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsed import infer, params
-from jaxsed.bands.filters import Filter
 from jaxsed.catalog.chunk import PERCENTILES, ChunkResult, Keep
-from jaxsed.catalog.config import Config
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.flows import find_flow
+from jaxsed.catalog.plan import FreeRedshift, Plan
 from jaxsed.catalog.predictors import Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
+from jaxsed.core.diagnostics import Goodness
 from jaxsed.core.errors import JaxsedError
-from jaxsed.cosmology import COSMOLOGIES
-from jaxsed.infer.amortised import Amortised
+from jaxsed.infer.samplers.base import Method
 from jaxsed.likelihood import (
     STARLIGHT_LIMIT,
     Photometry,
@@ -32,10 +32,6 @@ from jaxsed.likelihood import (
 )
 from jaxsed.likelihood.photometry import DETECTION, MISSING
 from jaxsed.problem import Problem
-from jaxsed.sps.models.registry import family
-
-FREE_REDSHIFT = (0.01, 4.0)
-"""Prior of a free redshift, uniform, where the configuration has none."""
 
 LITTLE_WEIGHT = 0.5
 """A galaxy with a band whose inverse variance is reduced to less than this share, for possible dust
@@ -49,48 +45,31 @@ OUTSIDE_SHARE = 0.01
 """A galaxy with a larger share of draws outside the emulator's range is flagged."""
 
 
-def make_engine(
-    config: Config,
-    filters: Sequence[Filter],
-    *,
-    train: bool = False,
-    report: Callable[[str], None] = lambda line: None,
-) -> Engine:
-    """The engine that a configuration describes.
-
-    Raises JaxsedError for a prior or a predictor that cannot be had.
-    """
-    return Engine(config, filters, train=train, report=report)
-
-
 class Engine:
-    """Fits chunks of galaxies; compiled code is kept from one chunk to the next."""
+    """Fits chunks of galaxies as a plan says; compiled code is kept from one chunk to the next.
+
+    Args:
+        plan: see `jaxsed.catalog.plan.resolve`.
+        train: where no emulator covers the bands, train one first.
+        report: is told what is done.
+    """
 
     in_parts = True
 
-    def __init__(self, config, filters, *, train, report):
-        self.config = config
-        self.filters = filters
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        train: bool = False,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.plan = plan
+        self.filters = plan.filters
+        self.galaxies = plan.model.galaxies
         self.train = train
         self.report = report
-        self.family = family(config.model.physics)
-        self.cosmology = COSMOLOGIES[config.model.cosmology]
-        self.free_redshift = config.catalog.redshift == "free"
-        sampler = config.sampler
-        self.settings = infer.Settings(
-            chains=sampler.chains,
-            warmup=sampler.warmup,
-            draws=sampler.draws,
-            retries=sampler.retries,
-            fallback=sampler.fallback,
-            slots=sampler.slots,
-            max_tree_depth=sampler.max_tree_depth,
-            target_acceptance=sampler.target_accept,
-        )
-        self._check_priors()
+        self.method: Method | infer.FlowImportance = plan.sampling.method
         self._predictor: Predictor | None = None
-        self.method = sampler.method
-        self.flow: Amortised | None = None
         self._last_news: tuple[str, int, int] | None = None
         self.provenance: dict[str, Any] = {}
         self.notes: tuple[str, ...] = ()
@@ -101,59 +80,58 @@ class Engine:
 
         Raises JaxsedError if there is none.
         """
-        z = np.array(self.redshift_prior) if self.free_redshift else redshift
+        free = self.plan.redshift
+        z = redshift if free is None else np.array([free.low, free.high])
         self._predictor = make_predictor(
-            self.config, self.filters, z, train=self.train, report=self.report
+            self.plan.model, self.filters, z, train=self.train, report=self.report
         )
         self.provenance = dict(self.predictor.provenance)
         self.report(f"predictor: {self.predictor.kind} ({self.predictor.reason})")
-        if self.free_redshift:
-            self._tell_redshift()
-        if self.config.sampler.method == "auto":
-            self._find_flow()
+        if free is not None:
+            self._report_redshift(free)
+        if self.plan.sampling.flow is not None:
+            self._find_flow(self.plan.sampling.flow)
 
-    @property
-    def redshift_prior(self) -> tuple[float, float]:
-        """Range of the uniform prior of a free redshift."""
-        return self.config.catalog.redshift_prior or FREE_REDSHIFT
-
-    def _tell_redshift(self) -> None:
-        low, high = self.redshift_prior
-        own = self.config.catalog.redshift_prior is not None
-        self.note(
-            f"redshift prior: uniform from {low:g} to {high:g}"
-            + ("" if own else ", the default; redshift_prior in [catalog] sets another")
-        )
-        late = [f.name for f, may in zip(self.filters, self._may_be_dusty(), strict=True) if may]
+    def _report_redshift(self, free: FreeRedshift) -> None:
+        default = ", the default; redshift_prior in [catalog] sets another" if free.default else ""
+        self.note(f"redshift prior: uniform from {free.low:g} to {free.high:g}{default}")
+        late = [
+            f.name for f, dusty in zip(self.filters, self._dusty_somewhere(), strict=True) if dusty
+        ]
         if late:
             self.note(
                 f"bands beyond {STARLIGHT_LIMIT / 1e4:g} micron at rest, where dust emission is "
                 f"not modelled, lose their weight at redshifts where they are: {', '.join(late)}"
             )
 
-    def _may_be_dusty(self) -> np.ndarray:
+    def _dusty_somewhere(self) -> np.ndarray:
         """[band] whether a band is beyond starlight somewhere in the prior of a free redshift."""
+        if self.plan.redshift is None or self.galaxies.emits:
+            return np.zeros(len(self.filters), bool)
         pivot = np.array([f.pivot for f in self.filters])
-        dusty = pivot / (1 + self.redshift_prior[0]) > STARLIGHT_LIMIT
-        return dusty & self.predictor.reachable & (not self.family.emits)
+        dusty = pivot / (1 + self.plan.redshift.low) > STARLIGHT_LIMIT
+        return dusty & self.predictor.reachable
 
     def note(self, line: str) -> None:
         """Tell the user, and keep it for the results."""
         self.report(line)
         self.notes = (*self.notes, line) if line not in self.notes else self.notes
 
-    def _find_flow(self) -> None:
-        """The flow of method "auto"; where no shipped one fits, HMC alone."""
+    def _find_flow(self, source: str | Path) -> None:
+        """The flow of these bands; where no shipped one knows them, the sampler alone."""
         bands = [f.name for f in self.filters]
         names = getattr(self.predictor.forward, "band_names", bands)
-        self.flow = find_flow(self.config, names, free_redshift=self.free_redshift)
-        self.provenance["flow_checksum"] = "none" if self.flow is None else self.flow.checksum()
-        if self.flow is None:
-            self.method = "hmc"
+        flow = find_flow(
+            source, self.galaxies.name, names, free_redshift=self.plan.redshift is not None
+        )
+        self.provenance["flow_checksum"] = "none" if flow is None else flow.checksum()
+        if flow is None:
             self.report("no shipped flow knows these bands: all galaxies are sampled by hmc")
-        else:
-            self.provenance["flow"] = self.flow.record.text
-            self.report(f"flow: {self.flow.record.text}")
+            return
+        sampler: Any = self.plan.sampling.method
+        self.method = infer.FlowImportance(flow=flow, sampler=sampler)
+        self.provenance["flow"] = flow.record.text
+        self.report(f"flow: {flow.record.text}")
 
     @property
     def predictor(self) -> Predictor:
@@ -182,20 +160,21 @@ class Engine:
         error = observations.error[:, predictor.reachable]
         data: Any = photometry(
             flux, error, kind,
-            error_floor=self.config.likelihood.error_floor,
+            error_floor=self.plan.error_floor,
             emulator_sigma=predictor.sigma,
             emulator_correlation=(
-                predictor.correlation if self.config.likelihood.emulator_covariance else None
+                predictor.correlation if self.plan.emulator_covariance else None
             ),
         )  # fmt: skip
         forward: Any = predictor.forward
-        if self.free_redshift and self._may_be_dusty().any():
+        if self._dusty_somewhere().any():
             data, forward = self._redshifted(data), WithRedshift(forward)
         problem = Problem(self._prior(observations.redshift), forward, data)
         keys = jax.random.wrap_key_data(jnp.asarray(seeds))
         samples = infer.sample(
-            keys, problem, method=self.method, settings=self.settings,
-            derive=predictor.physics, amortised=self.flow, report=self._progress,
+            keys, problem, self.method,
+            fallback=self.plan.sampling.fallback, slots=self.plan.sampling.slots,
+            derive=predictor.physics, report=self._progress,
             keep=None if keep is None else lambda finished, of: keep(
                 finished, lambda rows: self._result(
                     of(rows), jax.tree.map(lambda a: a[rows], data), observations.rows(rows),
@@ -214,25 +193,16 @@ class Engine:
         modelled: np.ndarray,
     ) -> ChunkResult:
         """What is told of galaxies that are sampled; all arguments are of these galaxies."""
-        d = samples.diagnostics
         return ChunkResult(
             theta=self._sampled(samples.theta),
             derived=samples.derived,
             log_density=samples.log_density,
-            chi2=_chi2(samples, data),
-            n_bands=(kind != MISSING).sum(axis=1),
-            n_detected=(kind == DETECTION).sum(axis=1),
-            rhat_max=d.rhat.max(axis=1),
-            ess_bulk_min=d.ess_bulk.min(axis=1),
-            ess_tail_min=d.ess_tail.min(axis=1),
-            divergences=d.divergences,
-            unique_fraction=d.unique_fraction,
-            log_evidence=samples.log_evidence,
-            log_evidence_error=samples.log_evidence_error,
-            khat=samples.khat,
-            importance_ess=samples.importance_ess,
-            support=samples.support,
-            method=samples.method,
+            goodness=Goodness(
+                chi2=_chi2(samples, data),
+                n_bands=(kind != MISSING).sum(axis=1),
+                n_detected=(kind == DETECTION).sum(axis=1),
+            ),
+            diagnostics=samples.diagnostics,
             flag=self._flags(samples, data, observations.kind),
             predicted_flux=self._predicted(samples.flux, modelled),
             per_galaxy={"sfh_age": self._sfh_age(len(kind))},
@@ -240,7 +210,7 @@ class Engine:
 
     def modelled(self, observations: Observations) -> np.ndarray:
         """[galaxy, band] whether the model has all the light that the band would see."""
-        if self.family.emits or self.free_redshift:
+        if self.galaxies.emits or self.plan.redshift is not None:
             return np.broadcast_to(self.predictor.reachable, observations.kind.shape)
         rest = np.array([f.pivot for f in self.filters]) / (1 + observations.redshift[:, None])
         dusty = rest > STARLIGHT_LIMIT
@@ -273,41 +243,22 @@ class Engine:
         lost = np.median(share.reshape(len(share), -1, share.shape[-1]), axis=1) < LITTLE_WEIGHT
         return np.where(lost.any(axis=1), int(Flag.DUST_EMISSION), 0)
 
-    def _check_priors(self) -> None:
-        prior = self.family.prior(0.5)
-        for name, entry in self.config.prior.items():
-            if name not in prior._fields or name == "redshift":
-                known = [f for f in prior._fields if f != "redshift"]
-                raise JaxsedError(
-                    f"[prior]: {self.family.name} has no parameter {name!r}; it has "
-                    f"{', '.join(known)}."
-                )
-            width = params.widths(prior)[prior._fields.index(name)]
-            if width != 1:
-                raise JaxsedError(f"[prior]: {name} is a vector, whose prior cannot be replaced.")
-            try:
-                params.distribution(entry.distribution, *entry.args)
-            except ValueError as error:
-                raise JaxsedError(f"[prior]: {name}: {error}.") from None
-
     def _prior(self, redshift: np.ndarray) -> Any:
         """Priors of a batch: leaves with a galaxy axis."""
-        changed = {
-            name: params.distribution(entry.distribution, *entry.args)
-            for name, entry in self.config.prior.items()
-        }
+        free = self.plan.redshift
 
-        def one(z):
-            if self.free_redshift:
-                z = params.distribution("uniform", *(b + 0.0 * z for b in self.redshift_prior))
-            return self.family.prior(z, self.cosmology)._replace(**changed)
+        def one(z: Array) -> Any:
+            if free is not None:
+                z = params.distribution("uniform", free.low + 0.0 * z, free.high + 0.0 * z)
+            own = self.galaxies.prior(z, self.plan.model.cosmology)
+            return own._replace(**self.plan.prior)
 
-        z = np.zeros_like(redshift) if self.free_redshift else redshift
+        z = redshift if free is None else np.zeros_like(redshift)
         return jax.vmap(one)(jnp.asarray(z, dtype=float))
 
     def _sampled(self, theta: Any) -> dict[str, np.ndarray]:
         fields = theta._asdict()
-        if not self.free_redshift:
+        if self.plan.redshift is None:
             fields.pop("redshift")
         return fields
 
@@ -319,9 +270,9 @@ class Engine:
             inside = _inside(self.predictor.forward, samples.theta)
             outside = 1 - inside.reshape(len(kind), -1).mean(axis=1)
             flag[outside > OUTSIDE_SHARE] |= int(Flag.OUTSIDE_EMULATOR)
-        if self.free_redshift:
-            low, high = self.redshift_prior
-            late = np.asarray(samples.theta.redshift) > high - EDGE_WIDTH * (high - low)
+        if (free := self.plan.redshift) is not None:
+            edge = free.high - EDGE_WIDTH * (free.high - free.low)
+            late = np.asarray(samples.theta.redshift) > edge
             flag[late.reshape(len(kind), -1).mean(axis=1) > EDGE_SHARE] |= int(Flag.REDSHIFT_EDGE)
         return flag
 

@@ -10,9 +10,8 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# The bar that a galaxy must clear (rank-normalised, Vehtari et al. 2021).
-RHAT_BAR = 1.01
-ESS_BAR = 400.0
+from jaxsed.core.diagnostics import ESS_BAR, RHAT_BAR, Diagnostics
+
 # A model that fits leaves a larger chi2 once in 10,000 galaxies.
 POOR_FIT_P = 1e-4
 
@@ -61,31 +60,19 @@ def text(flag: int) -> str:
 
 
 def from_diagnostics(
-    *,
-    rhat_max: ArrayLike,
-    ess_bulk_min: ArrayLike,
-    ess_tail_min: ArrayLike,
-    divergences: ArrayLike,
-    chi2: ArrayLike,
-    n_detected: ArrayLike,
-    finite: ArrayLike,
+    diagnostics: Diagnostics, *, chi2: ArrayLike, n_detected: ArrayLike, finite: ArrayLike
 ) -> NDArray[np.int64]:
-    """Bits that follow from a galaxy's diagnostics, each input [galaxy]; returns [galaxy].
+    """Bits that follow from galaxies' diagnostics, each input [galaxy]; returns [galaxy].
 
-    A NaN diagnostic clears no bar.  `chi2` is that of the best draw, compared with as many degrees
+    A NaN diagnostic fails.  `chi2` is that of the best draw, compared with as many degrees
     of freedom as bands enter it: those with a detection, `n_detected`, without the upper limits.
     That is lenient by the number of parameters.
     """
     from scipy.stats import chi2 as chi2_distribution
 
-    converged = (
-        (np.asarray(rhat_max) < RHAT_BAR)
-        & (np.asarray(ess_bulk_min) >= ESS_BAR)
-        & (np.asarray(ess_tail_min) >= ESS_BAR)
-    )
     limit = chi2_distribution.isf(POOR_FIT_P, np.maximum(np.asarray(n_detected), 1))
-    flag = np.where(converged, 0, Flag.NOT_CONVERGED).astype(np.int64)
-    flag |= np.where(np.asarray(divergences) == 0, 0, Flag.DIVERGENCES)
+    flag = np.where(diagnostics.passes(), 0, Flag.NOT_CONVERGED).astype(np.int64)
+    flag |= np.where(np.asarray(diagnostics.divergences) == 0, 0, Flag.DIVERGENCES)
     flag |= np.where(np.asarray(chi2) <= limit, 0, Flag.POOR_FIT)
     flag |= np.where(np.asarray(finite), 0, Flag.NUMERICAL_FAILURE)
     return flag

@@ -13,9 +13,8 @@ import numpy as np
 
 from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
-from jaxsed.catalog.config import Config
 from jaxsed.core.errors import JaxsedError, user_errors
-from jaxsed.cosmology import COSMOLOGIES
+from jaxsed.cosmology import Cosmology
 from jaxsed.emulators import (
     PhotometricEmulator,
     StitchedEmulator,
@@ -27,12 +26,32 @@ from jaxsed.emulators import (
 )
 from jaxsed.likelihood import MAG_TO_RELATIVE
 from jaxsed.sps.models.galaxy import GalaxyModel
-from jaxsed.sps.models.registry import GalaxyFamily, family
+from jaxsed.sps.models.registry import GalaxyFamily
 from jaxsed.sps.ssp.grid import SSPGrid, load_ssp, read_ssp
 
 BUDGET = 0.75
 """An emulator is within budget if its error in every band is below this share of the error floor;
 the likelihood counts the error that is left (Mathews+ 2023: smaller than the observations)."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which galaxies are modelled, and what may evaluate them."""
+
+    galaxies: GalaxyFamily
+    grid: str | Path
+    """The SSP grid: a shipped one, or a file."""
+    cosmology: Cosmology
+    cosmology_name: str
+    igm: str
+    birth_cloud_age: float | None
+    """Gyr; None for the galaxies' own."""
+    predictor: str
+    """"auto", "emulator" or "physics"."""
+    emulator: Path | None
+    """A file that must serve; None to look for one."""
+    error_floor: float
+    """Of the likelihood, which an emulator's error must be small against."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +73,19 @@ class Predictor:
     """Why this one, in words for the user."""
 
 
-def load_grid(config: Config) -> SSPGrid:
-    """The configured SSP grid: shipped, or a file of the user's.
+def load_grid(model: ModelChoice) -> SSPGrid:
+    """The SSP grid: shipped, or a file of the user's.
 
     Raises JaxsedError for a file that is not there or cannot be read.
     """
-    name = config.model.grid
-    path = config.find_file(name)
     try:
-        return read_ssp(path) if path is not None else load_ssp(name)
+        return read_ssp(model.grid) if isinstance(model.grid, Path) else load_ssp(model.grid)
     except (ValueError, OSError) as error:
-        raise JaxsedError(f"[model] ssp = {name!r}: {error}") from error
+        raise JaxsedError(f"[model] ssp = {str(model.grid)!r}: {error}") from error
 
 
 def find_emulator(
-    config: Config,
+    model: ModelChoice,
     filters: Sequence[Filter],
     redshift: np.ndarray,
     grid: SSPGrid,
@@ -82,7 +99,7 @@ def find_emulator(
     error in their worst band, then the cheaper ones.
 
     Args:
-        config: what is to be emulated, down to the age of birth clouds, intergalactic absorption
+        model: what is to be emulated, down to the age of birth clouds, intergalactic absorption
             and cosmology.
         filters: the bands.
         redshift: [galaxy] redshifts that must be covered.
@@ -92,23 +109,21 @@ def find_emulator(
     Raises JaxsedError for a configured emulator that is not there, cannot be read, or is of other
     physics or bands.
     """
-    if config.model.emulator is not None:
-        path = config.find_file(config.model.emulator)
-        if path is None:
-            raise JaxsedError(f"[model] emulator: there is no file {config.model.emulator!r}.")
+    if model.emulator is not None:
+        path = model.emulator
         try:
             emulator = load_emulator(path)
         except (ValueError, OSError) as error:
             raise JaxsedError(f"[model] emulator: {error}.") from error
         if not isinstance(emulator, PhotometricEmulator | StitchedEmulator):
-            raise JaxsedError(f"[model] emulator: {config.model.emulator!r} is not of photometry.")
-        if misfit := _misfit(emulator, config, grid, strict=False):
+            raise JaxsedError(f"[model] emulator: {str(path)!r} is not of photometry.")
+        if misfit := _misfit(emulator, model, grid, strict=False):
             raise JaxsedError(
-                f"[model] emulator: {config.model.emulator!r} {misfit}: change [model] to fit it, "
+                f"[model] emulator: {str(path)!r} {misfit}: change [model] to fit it, "
                 "or train an emulator of this configuration with `jaxsed train`."
             )
-        return path, _matched(emulator, filters, redshift, config, strict=True)
-    allowed = _allowed(config.likelihood.error_floor)
+        return path, _matched(emulator, filters, redshift, path)
+    allowed = _allowed(model.error_floor)
     ranked = []
     for path in emulator_files():
         try:
@@ -116,9 +131,9 @@ def find_emulator(
         except (ValueError, OSError) as error:
             report(f"passed over: {error}")
             continue
-        if emulator is None or _misfit(emulator, config, grid, strict=True):
+        if emulator is None or _misfit(emulator, model, grid, strict=True):
             continue
-        matched = _matched(emulator, filters, redshift, config, strict=False)
+        matched = _matched(emulator, filters, redshift)
         if matched is not None:
             worst = _worst(matched)
             ranked.append(((not worst <= allowed, worst, matched.multiplications), path, matched))
@@ -140,16 +155,19 @@ def _allowed(error_floor: float) -> float:
 
 
 def _misfit(
-    emulator: PhotometricEmulator | StitchedEmulator, config: Config, grid: SSPGrid, *, strict: bool
+    emulator: PhotometricEmulator | StitchedEmulator,
+    model: ModelChoice,
+    grid: SSPGrid,
+    *,
+    strict: bool,
 ) -> str:
-    """In which of its physics an emulator differs from a configuration; empty if in none.
+    """In which of its physics an emulator differs from what is asked for; empty if in none.
 
     What the emulator's file does not tell differs only if `strict`.
     """
-    record, model = emulator.record, config.model
-    galaxies = family(model.physics)
+    record, galaxies = emulator.record, model.galaxies
     for name, own, wanted in (
-        ("physics", record.physics or None, model.physics),
+        ("physics", record.physics or None, galaxies.name),
         ("SSP grid", record.ssp or None, grid.name),
         ("birth_cloud_age", record.birth_cloud_age, galaxies.clouds(model.birth_cloud_age)),
         ("igm", record.igm, model.igm),
@@ -158,26 +176,33 @@ def _misfit(
             continue
         if own != wanted:
             return f"has {name} {'not recorded' if own is None else own}, not {wanted}"
-    if not cosmo.same(emulator.cosmology, COSMOLOGIES[model.cosmology]):
-        return f"has another cosmology than {model.cosmology}"
+    if not cosmo.same(emulator.cosmology, model.cosmology):
+        return f"has another cosmology than {model.cosmology_name}"
     return ""
 
 
-def _matched(emulator, filters, redshift, config, *, strict):
+def _matched(
+    emulator: PhotometricEmulator | StitchedEmulator,
+    filters: Sequence[Filter],
+    redshift: np.ndarray,
+    asked: Path | None = None,
+) -> Any:
+    """The emulator for these bands and redshifts; None where it has not all of them, unless it is
+    of a file that was asked for."""
     names = [emulator.find_band(f) for f in filters]
     missing = [f.name for f, name in zip(filters, names, strict=True) if name is None]
     z = emulator.feature_names.index("redshift")
     low, high = float(emulator.box_low[z]), float(emulator.box_high[z])
     outside = (redshift < low - 1e-6) | (redshift > high + 1e-6)
-    if strict and missing:
+    if asked is not None and missing:
         raise JaxsedError(
-            f"[model] emulator {config.model.emulator!r} has no curve like that of "
+            f"[model] emulator {str(asked)!r} has no curve like that of "
             f'{", ".join(missing)}; train one with `jaxsed train` or set predictor = "physics".'
         )
     # A few galaxies outside are flagged; a catalogue of them needs another emulator.
-    if not strict and (missing or outside.mean() > 0.05):
+    if asked is None and (missing or outside.mean() > 0.05):
         return None
-    emulator = emulator.select(names)
+    emulator = emulator.select([name for name in names if name is not None])
     if isinstance(emulator, StitchedEmulator):
         # only the members that these redshifts need; galaxies outside are flagged either way
         emulator = emulator.restrict(*np.clip([redshift.min(), redshift.max()], low, high))
@@ -185,7 +210,7 @@ def _matched(emulator, filters, redshift, config, *, strict):
 
 
 def make_predictor(
-    config: Config,
+    model: ModelChoice,
     filters: Sequence[Filter],
     redshift: np.ndarray,
     *,
@@ -200,8 +225,7 @@ def make_predictor(
     Raises JaxsedError if an emulator is asked for and none covers the bands, or its error was not
     measured in all of them.
     """
-    galaxies = family(config.model.physics)
-    grid = load_grid(config)
+    galaxies, grid = model.galaxies, load_grid(model)
     z_range = (float(redshift.min()), float(redshift.max()))
     blocked = set(galaxies.unreachable(filters, grid, z_range))
     reachable = np.array([f.name not in blocked for f in filters])
@@ -213,15 +237,15 @@ def make_predictor(
     usable = [f for f, ok in zip(filters, reachable, strict=True) if ok]
     physics = galaxies.model(
         grid, usable,
-        redshift_range=z_range, birth_cloud_age=config.model.birth_cloud_age,
-        cosmology=COSMOLOGIES[config.model.cosmology], igm=config.model.igm,
+        redshift_range=z_range, birth_cloud_age=model.birth_cloud_age, cosmology=model.cosmology,
+        igm=model.igm,
     )  # fmt: skip
-    wanted = config.model.predictor
+    wanted = model.predictor
     found = None
     if wanted != "physics":
-        found = find_emulator(config, usable, redshift, grid, report=report)
+        found = find_emulator(model, usable, redshift, grid, report=report)
         if found is None and train:
-            found = _train(config, galaxies, grid, usable, z_range, report)
+            found = _train(model, grid, usable, z_range, report)
         if found is None and wanted == "emulator":
             raise JaxsedError(
                 "no emulator covers these bands and redshifts: --train makes one (some 15 minutes "
@@ -229,7 +253,7 @@ def make_predictor(
             )
     if found is not None:
         path, emulator = found
-        chosen, reason = _prefer(emulator, physics, config.likelihood.error_floor, wanted)
+        chosen, reason = _prefer(emulator, physics, model.error_floor, wanted)
         if chosen:
             return _emulated(path, emulator, physics, grid, reachable, reason)
     else:
@@ -278,7 +302,7 @@ def _prefer(emulator, physics, floor, wanted) -> tuple[bool, str]:
     )
 
 
-def _train(config: Config, galaxies: GalaxyFamily, grid, filters, z_range, report):
+def _train(model: ModelChoice, grid, filters, z_range, report):
     from jaxsed.workflows.train_photometric import CACHE_SETTINGS, train_emulator
 
     margin = 0.05 * (1 + z_range[1])
@@ -286,14 +310,13 @@ def _train(config: Config, galaxies: GalaxyFamily, grid, filters, z_range, repor
     minutes = (CACHE_SETTINGS.fit.max_seconds or 0.0) / 60
     report(f"training an emulator for {len(filters)} bands: about {minutes:.0f} minutes")
     emulator, _ = train_emulator(
-        jax.random.key(0), galaxies, grid, filters,
+        jax.random.key(0), model.galaxies, grid, filters,
         redshift_range=(low, high), settings=CACHE_SETTINGS,
-        cosmology=COSMOLOGIES[config.model.cosmology],
-        birth_cloud_age=config.model.birth_cloud_age, igm=config.model.igm,
+        cosmology=model.cosmology, birth_cloud_age=model.birth_cloud_age, igm=model.igm,
     )  # fmt: skip
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{galaxies.name}_{_content(emulator)[:12]}.h5"
+    path = folder / f"{model.galaxies.name}_{_content(emulator)[:12]}.h5"
     emulator.save(path)
     return path, emulator
 

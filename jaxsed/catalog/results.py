@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jaxsed.catalog import flags
 from jaxsed.catalog.writer import open_results
+from jaxsed.core.diagnostics import NEVER, WHERE_FOUND, Diagnostics, Goodness, described
 from jaxsed.core.errors import JaxsedError, nearest
 from jaxsed.io import hdf5
 from jaxsed.io.outputs import check_table_path, save_table
@@ -39,19 +40,11 @@ DESCRIPTIONS = {
     "log_z_mw": "log10 of the mass-weighted metallicity / solar",
     "t_age_mw": "mass-weighted age",
     "a_v": "attenuation at 5500 Angstrom",
-    "chi2": "chi2 of the best draw, of the bands with a detection",
-    "n_bands": "bands in the likelihood, upper limits included",
-    "n_detected": "bands with a detection: those that enter chi2",
-    "rhat_max": "largest rank-normalised R-hat of a parameter",
-    "ess_bulk_min": "smallest bulk effective sample size",
-    "ess_tail_min": "smallest tail effective sample size",
-    "divergences": "divergent transitions after warm-up",
-    "log_evidence": "ln of the evidence, without the likelihood's constants",
-    "log_evidence_error": "standard error of log_evidence",
-    "importance_ess": "effective number of the importance weights of the flow's draws",
-    "khat": "Pareto shape of these weights: below 0.7 they can be trusted",
     "flag": "0 is good; bits of jaxsed.catalog.flags.Flag",
 }
+FIGURES = described(Goodness) | described(Diagnostics)
+"""Of a galaxy's fit and how it was sampled, by name."""
+
 UNITS = {"t_age_mw": "Gyr", "t50": "Gyr", "t90": "Gyr", "a_v": "mag"}
 
 
@@ -220,24 +213,22 @@ class Results:
             values = self._summaries.get(name, np.full((len(self), 3), np.nan, np.float32))
             for k, suffix in enumerate(("p16", "p50", "p84")):
                 self._add(table, f"{name}_{suffix}", values[:, k], name)
-        for name in (
-            "chi2", "n_bands", "n_detected", "rhat_max", "ess_bulk_min", "ess_tail_min",
-            "divergences",
-        ):  # fmt: skip
-            values = self._diagnostics.get(name, np.full(len(self), np.nan, np.float32))
+        for name, how in FIGURES.items():
+            values = self._figure(name)
+            if how.column == NEVER or (how.column == WHERE_FOUND and not _any_found(values)):
+                continue
             self._add(table, name, values, name)
-        for name in ("log_evidence", "log_evidence_error", "importance_ess", "khat"):
-            values = self._diagnostics.get(name, np.full(len(self), np.nan))
-            if np.isfinite(values).any():
-                self._add(table, name, values, name)
-        method = self._diagnostics.get("method", np.full(len(self), b""))
-        table["method"] = [m.decode() or "none" for m in method]
-        support = self._diagnostics.get("support", np.full(len(self), b""))
-        if any(support):
-            table["support"] = [words.decode() for words in support]
         self._add(table, "flag", self.flags, "flag")
         table["flag_text"] = [flags.text(flag) for flag in self.flags]
         return table
+
+    def _figure(self, name: str) -> Array:
+        """[N] of a diagnostic; nothing where the file has none."""
+        blank: Any = "none" if name == "method" else ""
+        if not FIGURES[name].dtype.startswith("S"):
+            return self._diagnostics.get(name, np.full(len(self), np.nan, np.float32))
+        texts = self._diagnostics.get(name, np.full(len(self), b""))
+        return np.array([text.decode() or blank for text in texts], dtype=str)
 
     def _tabulated(self) -> list[str]:
         """The quantities every table has, then the model's further scalar derived ones."""
@@ -253,7 +244,8 @@ class Results:
         import astropy.units as u
 
         table[column] = values * u.Unit(UNITS[name]) if name in UNITS else values
-        table[column].info.description = DESCRIPTIONS.get(name)
+        known = FIGURES.get(name)
+        table[column].info.description = known.text if known else DESCRIPTIONS.get(name)
 
     def write_table(self, path: str | Path) -> None:
         """Write `table` as ECSV, FITS or CSV, by the suffix; a file of that name is replaced."""
@@ -269,6 +261,10 @@ class Results:
                 plain[name].unit = column.unit
                 plain[name].description = column.info.description
         save_table(plain, path)
+
+
+def _any_found(values: Array) -> bool:
+    return bool(np.any(values != "") if values.dtype.kind == "U" else np.isfinite(values).any())
 
 
 def load_results(path: str | Path) -> Results:

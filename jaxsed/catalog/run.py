@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import jaxsed
-from jaxsed.catalog.chunk import ChunkResult, Engine, stored
+from jaxsed.catalog.chunk import ChunkResult, Engine, datasets
 from jaxsed.catalog.config import Config, load_config
 from jaxsed.catalog.flags import NOT_FITTED
+from jaxsed.catalog.plan import Plan, resolve
 from jaxsed.catalog.results import Results, load_results
 from jaxsed.catalog.tables import Observations, read_catalog
 from jaxsed.catalog.writer import ResultWriter, check_output
@@ -49,21 +50,6 @@ def seeds_of(
         digest = hashlib.sha256(f"{seed}\n{name}\n{int(count)}".encode()).digest()
         words[i] = np.frombuffer(digest[:8], "<u4")
     return words
-
-
-def load_filters(config: Config) -> tuple[Filter, ...]:
-    """The curve of each band.  Raises JaxsedError naming the band that has none."""
-    from jaxsed.bands.filters import load_filter
-
-    filters = []
-    for band in config.bands:
-        try:
-            filters.append(load_filter(config.filter_source(band), wave_unit=band.wave_unit))
-        except JaxsedError:
-            raise
-        except (ValueError, OSError) as error:
-            raise JaxsedError(f"band {band.name!r}: {error}") from None
-    return tuple(filters)
 
 
 def _effective_wave(curve: Filter) -> float:
@@ -143,10 +129,8 @@ def fit_catalog(
             raise JaxsedError(f"the table {str(table)!r} is the catalogue itself.")
     say = _speaker(progress)
     with ResultWriter(output, resume=resume, overwrite=overwrite, report=say) as writer:
-        if not isinstance(config, Config):
-            config = load_config(config)
-        observations = read_catalog(catalog, config)
-        filters = load_filters(config)
+        plan = resolve(config if isinstance(config, Config) else load_config(config))
+        observations = read_catalog(catalog, plan.reader)
         for note in observations.notes:
             say(note)
         if table is not None:
@@ -154,9 +138,9 @@ def fit_catalog(
         writer.agree(
             {
                 "jaxsed version": jaxsed.__version__,
-                "configuration": config.checksum(),
+                "configuration": plan.checksum,
                 "catalogue": _catalog_checksum(observations),
-                "filters": _filter_checksum(filters),
+                "filters": _filter_checksum(plan.filters),
                 "seed": seed,
             }
         )
@@ -164,7 +148,7 @@ def fit_catalog(
             say(f"{output} is complete.")
         else:
             _fit(
-                engine, observations, config, filters, writer,
+                engine, observations, plan, writer,
                 catalog=catalog, seed=seed, train=train, progress=progress, say=say,
             )  # fmt: skip
         results = load_results(output)
@@ -183,8 +167,7 @@ def fit_catalog(
 def _fit(
     engine: Engine | None,
     observations: Observations,
-    config: Config,
-    filters: Sequence[Filter],
+    plan: Plan,
     writer: ResultWriter,
     *,
     catalog: Path,
@@ -197,15 +180,15 @@ def _fit(
     fitted = (observations.flag & int(NOT_FITTED)) == 0
     if engine is None:
         with user_errors():  # the builders' own messages are for the user
-            engine = _default_engine(config, filters, train=train, report=say)
+            engine = _default_engine(plan, train=train, report=say)
             if fitted.any() and hasattr(engine, "prepare"):
                 engine.prepare(observations.redshift[fitted])
     provenance = dict(getattr(engine, "provenance", {}))
     writer.agree(_engine_identity(provenance), complete=True)
-    waves = [_effective_wave(f) for f in filters]
+    waves = [_effective_wave(f) for f in plan.filters]
     described = {
         "jaxsed_version": jaxsed.__version__,
-        "config": config.text,
+        "config": plan.text,
         "catalog_path": str(catalog.resolve()),
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -215,17 +198,15 @@ def _fit(
     }
     writer.rehearse(observations, described, waves=waves)
     kept = writer.kept(fitted)
-    _fit_chunks(engine, observations, config, writer, kept, seed=seed, progress=progress)
+    _fit_chunks(engine, observations, plan, writer, kept, seed=seed, progress=progress)
     notes = (*observations.notes, *getattr(engine, "notes", ()))
     writer.finish(observations._replace(notes=notes), described, waves=waves)
 
 
-def _default_engine(
-    config: Config, filters: Sequence[Filter], *, train: bool, report: Callable[[str], None]
-) -> Engine:
-    from jaxsed.catalog.engine import make_engine
+def _default_engine(plan: Plan, *, train: bool, report: Callable[[str], None]) -> Engine:
+    from jaxsed.catalog import engine
 
-    return make_engine(config, filters, train=train, report=report)
+    return engine.Engine(plan, train=train, report=report)
 
 
 def _environment() -> dict[str, str]:
@@ -242,7 +223,7 @@ def _environment() -> dict[str, str]:
 def _fit_chunks(
     engine: Engine,
     observations: Observations,
-    config: Config,
+    plan: Plan,
     writer: ResultWriter,
     kept: NDArray[np.bool_],
     *,
@@ -252,14 +233,14 @@ def _fit_chunks(
     """Fit the rows that can be fitted, a chunk at a time, but those that are `kept` [row]."""
     fitted = (observations.flag & int(NOT_FITTED)) == 0
     rows = np.flatnonzero(fitted & ~kept)
-    size = config.sampler.chunk
+    size = plan.sampling.chunk
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     with _progress(int(fitted.sum()), progress) as advance, _compile_time() as compiling:
         if kept.any():
             advance(int(kept.sum()), 0.0)
         for chunk in chunks:
             try:
-                _fit_chunk(engine, observations, config, writer, chunk, seed, advance, compiling)
+                _fit_chunk(engine, observations, plan, writer, chunk, seed, advance, compiling)
             except BaseException as error:
                 error.add_note(
                     f"While fitting rows {chunk[0]} to {chunk[-1]}. Finished galaxies are kept in "
@@ -274,7 +255,7 @@ def _fit_chunks(
 def _fit_chunk(
     engine: Engine,
     observations: Observations,
-    config: Config,
+    plan: Plan,
     writer: ResultWriter,
     chunk: NDArray[np.int64],
     seed: int,
@@ -290,7 +271,7 @@ def _fit_chunk(
     def add(places: NDArray[Any], result: ChunkResult) -> None:
         nonlocal clock
         now = time.perf_counter()
-        tree = stored(result, part.flag[places], config.output.draws)
+        tree = datasets(result, part.flag[places], plan.draws)
         writer.add(chunk[places], tree, seconds=now - clock, compiling=sum(compiling))
         left[places] = False
         advance(len(places), now - clock)
@@ -305,20 +286,7 @@ def _fit_chunk(
     options = {"keep": keep} if getattr(engine, "in_parts", False) else {}
     result = engine(ids, part, seeds_of(seed, ids, part.occurrence), **options)
     if left.any():
-        add(np.flatnonzero(left), _rows_of(result, left))
-
-
-def _rows_of(result: ChunkResult, rows: NDArray[np.bool_]) -> ChunkResult:
-    """Some galaxies of a result."""
-    if rows.all():
-        return result
-
-    def cut(values: Any) -> Any:
-        if isinstance(values, Mapping):
-            return {name: np.asarray(value)[rows] for name, value in values.items()}
-        return np.asarray(values)[rows]
-
-    return ChunkResult(*map(cut, result))
+        add(np.flatnonzero(left), result if left.all() else result.rows(left))
 
 
 @contextmanager

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsed.bands.filters import load_filter
-from jaxsed.catalog.config import MAX_REDSHIFT, BandConfig, Config
+from jaxsed.bands.filters import Filter
+from jaxsed.catalog.config import MAX_REDSHIFT, CatalogConfig
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.units import check_declared, check_values, flux_unit, to_maggies
 from jaxsed.core.errors import JaxsedError, nearest, user_errors
@@ -37,6 +38,32 @@ _NEGATIVE_SIGMA = 10.0
 # Numbers that catalogues write for "not observed"; as fluxes, only where the error is one too.
 _SENTINELS = (99.0, 99.9, 99.99, 999.0, 999.9, 9999.0, 99999.0)
 _HUGE = 1e30  # 9.9e99 and the like
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where the fluxes of a band stand in a table, and the curve of the band."""
+
+    name: str
+    flux: str
+    error: str
+    unit: str
+    filter: Filter
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a catalogue is read."""
+
+    options: CatalogConfig
+    columns: tuple[Column, ...]
+    negative_error_is_limit: bool
+    """Whether a negative error marks an upper limit."""
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Of the columns."""
+        return tuple(column.name for column in self.columns)
 
 
 class Observations(NamedTuple):
@@ -194,9 +221,8 @@ def numbers(column: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.boo
     return result, wrong
 
 
-def _ids(table: Table, config: Config) -> tuple[str, NDArray[Any], NDArray[np.str_], list[str]]:
+def _ids(table: Table, name: str | None) -> tuple[str, NDArray[Any], NDArray[np.str_], list[str]]:
     """Name and values of the id column, and the same as text with blanks filled in."""
-    name = config.catalog.id
     if name is None:
         values = np.arange(1, len(table) + 1)
         return "id", values, values.astype(str), []
@@ -227,9 +253,11 @@ def _occurrences(ids: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.b
     return occurrence, np.array([counts[name] > 1 for name in ids])
 
 
-def _redshifts(table: Table, config: Config) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _redshifts(
+    table: Table, setting: str | float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Redshift [N] (NaN where free) and whether it is unusable [N]."""
-    n, setting = len(table), config.catalog.redshift
+    n = len(table)
     if setting == "free":
         return np.full(n, np.nan), np.zeros(n, bool)
     if isinstance(setting, float):
@@ -247,14 +275,11 @@ class _Band(NamedTuple):
     reasons: dict[str, int]  # why values are missing: how many
 
 
-def _read_band(table: Table, band: BandConfig, config: Config) -> _Band:
+def _read_band(table: Table, band: Column, reader: Reader) -> _Band:
     """One band of every row, in maggies."""
-    catalog = config.catalog
-    unit = band.unit or catalog.flux_unit
+    catalog, unit = reader.options, band.unit
     known = flux_unit(unit)
-    pivot = math.nan
-    if known.per_wavelength:
-        pivot = load_filter(config.filter_source(band), wave_unit=band.wave_unit).pivot
+    pivot = band.filter.pivot if known.per_wavelength else math.nan
     place = f"[[band]] {band.name}"
     for name in (band.flux, band.error):
         check_declared(_column(table, name, place), unit, name)
@@ -297,7 +322,7 @@ def _read_band(table: Table, band: BandConfig, config: Config) -> _Band:
         leave_out(~np.isfinite(error), "NaN or infinite error", fault=True)
         leave_out(error == 0, "zero error", fault=True)
         limits = np.zeros(len(value), bool)
-        if config.likelihood.upper_limits == "negative_error":
+        if reader.negative_error_is_limit:
             limits = usable & (error < 0)
             if not known.magnitudes:
                 leave_out(limits & (value <= 0), "upper limit that is not positive", fault=True)
@@ -342,17 +367,18 @@ def _notes(n_rows: int, names: tuple[str, ...], bands: list[_Band], flag: NDArra
     return lines
 
 
-def read_catalog(path: str | Path, config: Config) -> Observations:
-    """Read a catalogue as a configuration says.
+def read_catalog(path: str | Path, reader: Reader) -> Observations:
+    """Read a catalogue.
 
     Raises JaxsedError for a problem with the file, a column or a unit; a problem with one row is
     a bit in that row's flag (see `jaxsed.catalog.flags.Flag`).
     """
-    table = read_table(path, format=config.catalog.format, table=config.catalog.table)
-    id_name, id_values, ids, notes = _ids(table, config)
+    options = reader.options
+    table = read_table(path, format=options.format, table=options.table)
+    id_name, id_values, ids, notes = _ids(table, options.id)
     occurrence, duplicate = _occurrences(ids)
-    redshift, bad_redshift = _redshifts(table, config)
-    bands = [_read_band(table, band, config) for band in config.bands]
+    redshift, bad_redshift = _redshifts(table, options.redshift)
+    bands = [_read_band(table, band, reader) for band in reader.columns]
     kind = np.stack([band.kind for band in bands], axis=1)
     detections = np.count_nonzero(kind == DETECTION, axis=1)
     used = np.count_nonzero(kind, axis=1)
@@ -369,9 +395,9 @@ def read_catalog(path: str | Path, config: Config) -> Observations:
         error=np.stack([band.error for band in bands], axis=1),
         kind=kind,
         flag=flag,
-        band_names=config.band_names,
+        band_names=reader.band_names,
         id_name=id_name,
         id_values=id_values,
         occurrence=occurrence,
-        notes=tuple(_notes(len(table), config.band_names, bands, flag) + notes),
+        notes=tuple(_notes(len(table), reader.band_names, bands, flag) + notes),
     )

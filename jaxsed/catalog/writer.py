@@ -304,7 +304,7 @@ class ResultWriter:
 
     def add(self, rows: NDArray[np.int64], tree: Tree, *, seconds: float, compiling: float) -> None:
         """Take finished galaxies: their rows in the table, in any order, and what
-        `jaxsed.catalog.chunk.stored` gave.  They are on disk after about a minute, or `flush`.
+        `jaxsed.catalog.chunk.datasets` gave.  They are on disk after about a minute, or `flush`.
 
         `seconds` is how long they took, and `compiling` how much of that went into compilation.
         """

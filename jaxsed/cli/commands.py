@@ -180,28 +180,26 @@ def train(
     from rich.console import Console
 
     from jaxsed.catalog.config import load_config
+    from jaxsed.catalog.plan import resolve
     from jaxsed.catalog.predictors import load_grid
-    from jaxsed.catalog.run import load_filters
-    from jaxsed.cosmology import COSMOLOGIES
     from jaxsed.emulators import error_table, model_card
     from jaxsed.io import files
     from jaxsed.io.outputs import check_writable
-    from jaxsed.sps.models.registry import family
     from jaxsed.workflows.train_photometric import CACHE_SETTINGS, train_emulator
 
     check_writable(output)
-    settings = load_config(config)
+    plan = resolve(load_config(config))
     fit = dataclasses.replace(CACHE_SETTINGS.fit, max_seconds=60 * minutes)
     emulator, _ = train_emulator(
         jax.random.key(seed),
-        family(settings.model.physics),
-        load_grid(settings),
-        load_filters(settings),
+        plan.model.galaxies,
+        load_grid(plan.model),
+        plan.filters,
         redshift_range=(z_min, z_max),
         settings=dataclasses.replace(CACHE_SETTINGS, width=width, n_train=pairs, fit=fit),
-        cosmology=COSMOLOGIES[settings.model.cosmology],
-        birth_cloud_age=settings.model.birth_cloud_age,
-        igm=settings.model.igm,
+        cosmology=plan.model.cosmology,
+        birth_cloud_age=plan.model.birth_cloud_age,
+        igm=plan.model.igm,
         checkpoint=output.with_suffix(".checkpoint"),
     )
     emulator.save(output)

@@ -244,7 +244,7 @@ def connection_problem(
             f"{np.shape(error)}"
         )
     data = photometry(phi, np.asarray(error, float), error_floor=floor)
-    return Problem(prior(), galaxy_halo(edges, **cosmology), data, shear=False)
+    return Problem(prior(), galaxy_halo(edges, **cosmology), data)
 
 
 def read_smf(

@@ -22,10 +22,10 @@ def numpyro_model(problem: Problem) -> Callable[[], None]:
     def model() -> None:
         real = dist.constraints.real_vector
         x = numpyro.sample("x", dist.ImproperUniform(real, (), event_shape=(dimension,)))
-        theta, _, _, prediction = problem.evaluate(x)
-        for name, value in theta._asdict().items():
+        at = problem.evaluate(x)
+        for name, value in at.theta._asdict().items():
             numpyro.deterministic(name, value)
-        flux = problem.data.kept(prediction)
+        flux = problem.data.kept(at.prediction)
         if flux is not None:
             numpyro.deterministic("flux", flux)
         numpyro.factor("log_density", problem.logdensity(x))

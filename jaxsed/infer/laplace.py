@@ -67,8 +67,8 @@ def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.
 
 
 def _residuals(problem: Problem, x: Array) -> Array:
-    _, u, _, prediction = problem.evaluate(x)
-    return jnp.concatenate([u, problem.residuals(prediction)])
+    at = problem.evaluate(x)
+    return jnp.concatenate([at.u, problem.residuals(at.prediction)])
 
 
 def _gauss_newton(problem: Problem, x: Array) -> tuple[Array, Array]:

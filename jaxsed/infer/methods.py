@@ -1,39 +1,39 @@
-"""The methods by name."""
+"""The methods by the names that a configuration knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+import dataclasses
+from typing import Any
 
-from jax import Array
+from jaxsed.infer.samplers.base import Method
+from jaxsed.infer.samplers.chees import ChEES
+from jaxsed.infer.samplers.ensemble import AffineInvariant, EnsembleSlice
+from jaxsed.infer.samplers.hmc import HMC
+from jaxsed.infer.samplers.mclmc import MCLMC
+from jaxsed.infer.samplers.nested import NestedSlice
+from jaxsed.infer.samplers.numpyro_nuts import NumpyroNUTS
+from jaxsed.infer.samplers.nuts import NUTS
 
-from jaxsed.infer.samplers import chees, ensemble, kernels, nested, numpyro_nuts
-from jaxsed.infer.samplers.result import SamplerRun
-from jaxsed.infer.settings import Settings
-from jaxsed.problem import Problem
-
-KERNELS: dict[str, Callable[[Settings], kernels.Kernel]] = {
-    "hmc": lambda s: kernels.hmc(target_acceptance=s.target_acceptance),
-    "nuts": lambda s: kernels.nuts(
-        max_tree_depth=s.max_tree_depth, target_acceptance=s.target_acceptance
-    ),
-    "mclmc": lambda s: kernels.mclmc(),
+METHODS: dict[str, type[Method]] = {
+    cls.name: cls
+    for cls in (HMC, NUTS, MCLMC, ChEES, NumpyroNUTS, EnsembleSlice, AffineInvariant, NestedSlice)
 }
-"""Methods that move all galaxies transition by transition, in slots."""
-
-SINGLE_CALL: dict[str, Callable[[Array, Problem, Settings, int], SamplerRun]] = {
-    "chees": chees.run,
-    "numpyro": numpyro_nuts.run,
-    "ensemble_slice": ensemble.slice_run,
-    "aies": ensemble.stretch_run,
-    "nested": nested.run,
-}
-"""Methods that take each galaxy from its start to its end in one compiled call."""
-
-METHODS = (*KERNELS, *SINGLE_CALL)
 
 
-@lru_cache
-def kernel(method: str, settings: Settings) -> kernels.Kernel:
-    """The same kernel object for the same settings, so that nothing compiles twice."""
-    return KERNELS[method](settings)
+def method_of(name: str, **options: Any) -> Method:
+    """The method of a name, with those of the options that it has.
+
+    Raises ValueError for a name that is not one of `METHODS`.
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f"unknown method {name!r}: expected one of {', '.join(METHODS)}, or for the draws of a "
+            "flow FlowImportance(flow=...)"
+        )
+    own = {f.name for f in dataclasses.fields(METHODS[name])}
+    return METHODS[name](**{k: value for k, value in options.items() if k in own})
+
+
+def options_of(method: Any) -> dict[str, Any]:
+    """The options of a method by name, for another one that shares some of them."""
+    return {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}

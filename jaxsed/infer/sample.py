@@ -1,4 +1,4 @@
-"""The one way to a posterior: ``sample(keys, problem, method=...)``."""
+"""The one way to a posterior: ``sample(key, problem, method)``."""
 
 from __future__ import annotations
 
@@ -13,130 +13,146 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.core.keys import typed_keys
-from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.amortised.run import by_flow
-from jaxsed.infer.methods import KERNELS, METHODS, SINGLE_CALL
+from jaxsed.infer.amortised.method import FlowImportance, by_flow
+from jaxsed.infer.methods import method_of, options_of
+from jaxsed.infer.samplers.base import KernelMethod, Method, SingleCallMethod
+from jaxsed.infer.samplers.hmc import HMC
 from jaxsed.infer.samples import Samples
-from jaxsed.infer.schedule import chains as mc
-from jaxsed.infer.schedule.galaxies import GalaxyStates
-from jaxsed.infer.schedule.run import KernelRun, Report
-from jaxsed.infer.schedule.slots import padded, take
-from jaxsed.infer.settings import Settings
+from jaxsed.infer.schedule.galaxies import Galaxies, Report
+from jaxsed.infer.schedule.kernels import by_kernel
+from jaxsed.infer.schedule.single_calls import by_single_calls
 from jaxsed.problem import Problem
+
+DEFAULT = HMC()
 
 Keep = Callable[[np.ndarray, Callable[[np.ndarray], Samples]], Any]
 """``keep(finished, samples)``: positions of galaxies, and their `Samples` as a function of them."""
 
-AUTO = "auto"
-
-AUTO_RETRIES = 2
-"""Longer runs of HMC from a flow's draws before it starts from the best fits."""
-
-SINGLE_CALL_BLOCK = 32
-"""Galaxies in a compiled call of methods that run each of them from start to end."""
-
 
 def sample(
-    keys: Array,
+    key: Array,
     problem: Problem,
+    method: Method | FlowImportance | str = DEFAULT,
     *,
-    method: str = "hmc",
-    settings: Settings | None = None,
+    fallback: Sequence[Method | str] = (),
+    slots: int = 256,
     derive: Any = None,
-    amortised: Amortised | None = None,
     report: Report | None = None,
     keep: Keep | None = None,
 ) -> Samples:
     """Draw from the posterior of one galaxy or of a batch.
 
     Args:
-        keys: one key, or one per galaxy [galaxy], of either of JAX's kinds.  The random numbers of
+        key: one key, or one per galaxy [galaxy], of either of JAX's kinds.  The random numbers of
             a galaxy depend on its key alone, not on its neighbours or its place among them.  The
             same batch in any order gives the same draws; a batch of another size is another
             compiled program, which rounds differently, and its draws agree within their Monte
             Carlo error.
         problem: one galaxy, or a batch (see `Problem`) with as many galaxies as keys.
-        method: one of `METHODS`, or "auto": draws of a flow made exact by importance weights, HMC
-            from these draws where the weights are too uneven, and HMC from its own start where
-            that fails.
-        settings: how long, how many chains, what to do with galaxies that do not converge.
-        derive: a model with ``derived(theta)``, a NamedTuple of scalars: they come back as
-            ``Samples.derived`` and must converge as well.
-        amortised: the flow, for "auto".
+        method: such as ``NUTS(draws=1000)``, or its name with the default options.
+        fallback: methods for galaxies that do not converge, one after another; each runs once, as
+            long as its last run (``draws * 2**retries`` transitions).  A name stands for the method
+            with the options that it shares with `method`.  What converges with none of them comes
+            back as it is, and its diagnostics say so.
+        slots: galaxies that are advanced together: more fill a GPU, and need memory.
+        derive: a model with ``derived(theta)``, a NamedTuple: they come back as
+            ``Samples.derived``, and those that are one number must converge as well.
         report: called with (phase, galaxies done, galaxies left) after every segment.
         keep: called likewise with the positions of all galaxies that converged so far and a
             function that gives the samples of some of them, which are final: to save them while
             the others are sampled.
 
+    Returns:
+        Draws with a galaxy axis for keys [galaxy], and without one for a single key.
+
     Raises ValueError for what is no random key, for a prior that `params.check` refuses, for an
-    unknown method, for "auto" without a flow or with one of another
-    dimension, and for a batch that does not fit the keys.
+    unknown method, for a flow of another dimension, and for a batch that does not fit the keys.
     """
-    settings = settings or Settings()
-    for name in (method, *settings.fallback):
-        if name not in METHODS and (name != AUTO or name != method):
-            known = ", ".join((AUTO, *METHODS))
-            raise ValueError(f"unknown method {name!r}: expected one of {known}")
-    keys = typed_keys(keys)
+    method = method_of(method) if isinstance(method, str) else method
+    sampler = method.sampler if isinstance(method, FlowImportance) else method
+    options = options_of(sampler)
+    others = [method_of(m, **options) if isinstance(m, str) else m for m in fallback]
+    keys = typed_keys(key)
     params.check(problem.prior, batch=keys.ndim > 0)
-    if keys.ndim == 0:
-        problem = dataclasses.replace(
-            problem,
-            prior=jax.tree.map(lambda a: jnp.asarray(a)[None], problem.prior),
-            data=jax.tree.map(lambda a: a[None], problem.data),
-        )
-        keys = keys[None]
-    n = keys.shape[0]
-    galaxies = jax.tree.leaves(problem.data)[0].shape[0]
-    if galaxies != n:
-        raise ValueError(f"{n} keys for {galaxies} galaxies")
-    states = GalaxyStates(keys, problem, settings, derive)
-    report = _reporting(report, keep, states)
-    waiting = list(np.argsort(-_expected_cost(problem), kind="stable"))
-    if method == AUTO:
-        waiting = by_flow(states, _fitting_flow(amortised, problem), waiting, report)
-        lengths = [settings.draws * 2**i for i in range(AUTO_RETRIES + 1)]
-        if waiting:
-            waiting = KernelRun(states, "hmc", lengths, report)(waiting)
-        for g in waiting:  # what the flow knows was of no use
-            states[g].end = None
-        method = "hmc"
+    many = problem if keys.ndim else _batch_of_one(problem)
+    n, counted = max(keys.size, 1), jax.tree.leaves(many.data)[0].shape[0]
+    if counted != n:
+        raise ValueError(f"{n} keys for {counted} galaxies")
+    shape = (method.chains, method.draws)
+    if isinstance(method, SingleCallMethod):
+        shape = (method.returned_chains(params.dimension(_first(many).prior)), method.draws)
+    galaxies = Galaxies(keys.reshape(n), many, derive=derive, shape=shape, slots=slots)
+    _sample(galaxies, method, others, _reporting(report, keep, galaxies))
+    samples = galaxies.samples()
+    return samples if keys.ndim else samples.galaxy(0)
+
+
+def _sample(
+    galaxies: Galaxies,
+    method: Method | FlowImportance,
+    fallback: Sequence[Method],
+    report: Report,
+) -> None:
+    """Sample all galaxies, whatever comes of them."""
+    waiting = list(np.argsort(-_expected_cost(galaxies.problem), kind="stable"))
+    if isinstance(method, FlowImportance):
+        method.check(galaxies.problem)
+        waiting = by_flow(galaxies, method, report, waiting)
+        sampler: Method = method.sampler
+        from_flow = dataclasses.replace(sampler, retries=method.retries)
+        waiting = _run(galaxies, from_flow, from_flow.lengths, report, waiting)
+        _forget_ends(galaxies, waiting)
+    else:
+        sampler = method
+    waiting = _run(galaxies, sampler, sampler.lengths, report, waiting)
+    for other in dict.fromkeys(fallback):
+        if other == sampler:
+            continue
+        # Steps that another method found fit may be why it failed.
+        _forget_ends(galaxies, waiting)
+        waiting = _run(galaxies, other, other.lengths[-1:], report, waiting)
+
+
+def _run(
+    galaxies: Galaxies,
+    method: Method,
+    lengths: Sequence[int],
+    report: Report,
+    waiting: Sequence[int],
+) -> list[int]:
+    """Runs of these lengths of all galaxies that wait; returns those that do not converge."""
     if not waiting:
-        return states.samples()
-    for name in dict.fromkeys((method, *settings.fallback)):
-        lengths = [settings.draws * 2**i for i in range(settings.retries + 1)]
-        if name != method:
-            lengths = lengths[-1:]
-            for g in waiting:  # steps that another method found fit may be why it failed
-                states[g].end = None
-        if name in KERNELS:
-            waiting = KernelRun(states, name, lengths, report)(waiting)
-        else:
-            waiting = _in_single_calls(states, name, lengths, report, waiting)
-        if not waiting:
-            break
-    return states.samples()
+        return []
+    if isinstance(method, KernelMethod):
+        return by_kernel(galaxies, method, lengths, report, waiting)
+    if isinstance(method, SingleCallMethod):
+        return by_single_calls(galaxies, method, lengths, report, waiting)
+    raise ValueError(f"not a method that samples: {method!r}")
 
 
-def _reporting(report: Report | None, keep: Keep | None, states: GalaxyStates) -> Report:
+def _forget_ends(galaxies: Galaxies, waiting: Sequence[int]) -> None:
+    for galaxy in waiting:
+        galaxies.change(galaxy, end=None)
+
+
+def _reporting(report: Report | None, keep: Keep | None, galaxies: Galaxies) -> Report:
     def tell(phase: str, done: int, left: int) -> None:
         if report is not None:
             report(phase, done, left)
         if keep is not None:
-            keep(states.finished(), states.samples)
+            keep(galaxies.finished(), galaxies.samples)
 
     return tell
 
 
-def _fitting_flow(amortised: Amortised | None, problem: Problem) -> Amortised:
-    if amortised is None:
-        raise ValueError("method 'auto' needs a flow: give amortised=...")
-    dimension = params.dimension(jax.tree.map(lambda a: a[0], problem.prior))
-    if amortised.flow.dimension != dimension:
-        raise ValueError(
-            f"the flow has {amortised.flow.dimension} parameters, the problem {dimension}"
-        )
-    return amortised
+def _batch_of_one(problem: Problem) -> Problem:
+    prior, data = jax.tree.map(lambda a: jnp.asarray(a)[None], (problem.prior, problem.data))
+    return dataclasses.replace(problem, prior=prior, data=data)
+
+
+def _first(problem: Problem) -> Problem:
+    prior = jax.tree.map(lambda a: a[0], problem.prior)
+    return dataclasses.replace(problem, prior=prior)
 
 
 def _expected_cost(problem: Problem) -> np.ndarray:
@@ -146,40 +162,3 @@ def _expected_cost(problem: Problem) -> np.ndarray:
     """
     scaled = np.asarray(jax.tree.leaves(problem.data)[0], float)
     return np.nan_to_num(scaled.reshape(len(scaled), -1) ** 2).sum(axis=1)
-
-
-def _in_single_calls(
-    states: GalaxyStates,
-    method: str,
-    lengths: Sequence[int],
-    report: Report,
-    waiting: Sequence[int],
-) -> list[int]:
-    """Sample galaxies by a method that runs in one call; returns those that do not converge."""
-    waiting = list(waiting)
-    for number, length in enumerate(lengths):
-        late: list[int] = []
-        size = padded(min(len(waiting), SINGLE_CALL_BLOCK)) if waiting else 0
-        for start in range(0, len(waiting), SINGLE_CALL_BLOCK):
-            chosen = np.array(waiting[start : start + SINGLE_CALL_BLOCK])
-            rows = chosen[np.arange(size) % chosen.size]
-            # The methods one after another must not share their numbers either.
-            run = list(SINGLE_CALL).index(method) + len(SINGLE_CALL) * number
-            keys = jax.vmap(lambda k, n=run: mc.numbered(k, mc.SINGLE_CALL, n))(states.keys[rows])
-            found = mc.single_call_batch(
-                mc.place(keys), mc.place_problem(take(states.problem, rows)),
-                run=SINGLE_CALL[method], settings=states.settings, length=length,
-            )  # fmt: skip
-            found = jax.tree.map(np.asarray, found)
-            states.computed += size * float(found.gradients.max())
-            runs = [jax.tree.map(lambda a, r=r: a[r], found) for r in range(chosen.size)]
-            for g, run in zip(chosen, runs, strict=True):
-                states[g].gradients += int(run.gradients)
-                states[g].evaluations += int(run.evaluations)
-            passed = states.diagnose(chosen, runs, method)
-            late += [int(g) for g, good in zip(chosen, passed, strict=True) if not good]
-            report(method, start + chosen.size - len(late), len(waiting))
-        waiting = late
-        if not waiting:
-            break
-    return waiting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -9,15 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-RHAT_BAR = 1.01
-ESS_BAR = 400.0
+from jaxsed.core.diagnostics import Diagnostics, rows_of
 
 
-class Diagnostics(NamedTuple):
-    """How well a posterior was sampled, per galaxy.
+class Convergence(NamedTuple):
+    """Rank-normalised split R-hat, bulk and tail effective sample sizes (Vehtari+ 2021).
 
-    Rank-normalised split R-hat, bulk and tail effective sample sizes (Vehtari+ 2021) of every
-    coordinate and of every monitored function of the parameters.
+    Of every coordinate, and of every monitored function of the parameters.
     """
 
     rhat: np.ndarray
@@ -26,29 +26,14 @@ class Diagnostics(NamedTuple):
     """[galaxy, quantity]."""
     ess_tail: np.ndarray
     """[galaxy, quantity]."""
-    divergences: np.ndarray
-    """[galaxy] number of divergent transitions among the kept draws."""
-    unique_fraction: np.ndarray
-    """[galaxy] share of kept draws that differ from the one before."""
-    gradients: np.ndarray
-    """[galaxy] gradients of the log density, all chains, warm-up included."""
-    evaluations: np.ndarray
-    """[galaxy] values of the log density without a gradient, likewise."""
-
-    def passes(self) -> np.ndarray:
-        """[galaxy] whether a posterior has converged: R-hat < 1.01 and bulk and tail ESS >= 400.
-
-        A not-a-number anywhere fails.
-        """
-        return (
-            (np.max(self.rhat, axis=1) < RHAT_BAR)
-            & (np.min(self.ess_bulk, axis=1) >= ESS_BAR)
-            & (np.min(self.ess_tail, axis=1) >= ESS_BAR)
-        )
 
 
-class Samples(NamedTuple):
-    """Draws from the posteriors of a batch of galaxies."""
+@dataclass(frozen=True)
+class Samples:
+    """Draws from the posteriors of a batch of galaxies; of one galaxy without the galaxy axis.
+
+    ``samples[name]`` are the draws of a parameter or derived quantity [galaxy, chain, draw, ...].
+    """
 
     theta: Any
     """Theta of arrays [galaxy, chain, draw, ...]."""
@@ -60,40 +45,45 @@ class Samples(NamedTuple):
     """[galaxy, chain, draw, band] model fluxes in maggies; None if the data are a spectrum alone,
     of which nothing is kept."""
     derived: dict[str, np.ndarray]
-    """[galaxy, chain, draw] derived quantities by name; empty if none were asked for."""
+    """[galaxy, chain, draw, ...] derived quantities by name."""
+    convergence: Convergence
     diagnostics: Diagnostics
-    method: tuple[str, ...]
-    """[galaxy] the method that gave the draws."""
-    run: np.ndarray
-    """[galaxy] which run gave the draws: 0 the first, 1 the first repeat and so on."""
-    log_evidence: np.ndarray
-    """[galaxy] ln of the evidence, for methods that find it; not-a-number elsewhere.  The constants
-    that the likelihood leaves out are missing here too."""
-    log_evidence_error: np.ndarray
-    """[galaxy] its standard error."""
-    khat: np.ndarray
-    """[galaxy] Pareto shape of the importance weights of a flow's draws; not-a-number where no flow
-    was asked.  Kept where another method gave the draws in the end."""
-    importance_ess: np.ndarray
-    """[galaxy] effective number of these weights."""
-    support: tuple[str, ...]
-    """[galaxy] "inside" the flow's training set, or why not; empty where no flow was asked."""
     slot_efficiency: float
     """Gradients that served a galaxy over those computed: less than one where slots wait for each
     other or are empty."""
 
-    def to_arviz(self, galaxy: int = 0) -> Any:
-        """The draws of one galaxy as an arviz object with variables named as in theta."""
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Draws of a parameter or derived quantity; KeyError lists the known ones."""
+        known = {**self.derived, **self.theta._asdict()}
+        if name not in known:
+            raise KeyError(f"no quantity {name!r}: known are {', '.join(known)}")
+        return known[name]
+
+    def galaxy(self, galaxy: int) -> Samples:
+        """The draws of one galaxy of a batch."""
+        cut = lambda tree: jax.tree.map(lambda a: np.asarray(a)[galaxy], tree)  # noqa: E731
+        return dataclasses.replace(
+            self,
+            **{
+                name: cut(getattr(self, name))
+                for name in ("theta", "x", "log_density", "flux", "derived", "convergence")
+            },
+            diagnostics=rows_of(self.diagnostics, galaxy),
+        )
+
+    def to_arviz(self) -> Any:
+        """The draws of one galaxy as an arviz object with variables named as in theta.
+
+        Raises ValueError for a batch: take a galaxy of it first.
+        """
         import arviz
 
-        posterior = {
-            name: np.asarray(value)[galaxy]
-            for name, value in self.theta._asdict().items()
-            if np.ndim(value) >= 3
-        }
+        if self.log_density.ndim != 2:
+            raise ValueError("a batch of galaxies: choose one, samples.galaxy(0).to_arviz()")
+        known = {**self.theta._asdict(), **self.derived}
         groups: dict[str, Any] = {
-            "posterior": posterior,
-            "sample_stats": {"lp": self.log_density[galaxy]},
+            "posterior": {n: np.asarray(v) for n, v in known.items() if np.ndim(v) >= 2},
+            "sample_stats": {"lp": self.log_density},
         }
         if arviz.__version__.startswith("0."):
             return arviz.from_dict(**groups)
@@ -111,10 +101,6 @@ def _convergence(draws: Array) -> tuple[Array, Array, Array]:
     return jax.lax.map(jax.vmap(one, in_axes=-1), draws, batch_size=8)
 
 
-def convergence(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """R-hat, bulk ESS and tail ESS of draws [galaxy, chain, draw, quantity].
-
-    Each result is [galaxy, quantity].
-    """
-    rhat, bulk, tail = _convergence(jnp.asarray(draws))
-    return np.asarray(rhat), np.asarray(bulk), np.asarray(tail)
+def convergence(draws: np.ndarray) -> Convergence:
+    """R-hat, bulk ESS and tail ESS of draws [galaxy, chain, draw, quantity]."""
+    return Convergence(*map(np.asarray, _convergence(jnp.asarray(draws))))

@@ -1,12 +1,14 @@
 """What was measured of a galaxy, and how well a prediction fits it.
 
 `Photometry`, `Spectrum` and `Joint` follow one protocol, which is all that `jaxsed.problem` asks
-of data: see `Data`.
+of data: see `Data`; what else the shear along the mass asks of data
+is in `ScalableData`.
 """
 
 from jaxsed.likelihood.data import Data
 from jaxsed.likelihood.joint import Joint, JointPrediction
 from jaxsed.likelihood.lines import LineProfiles, Lines
+from jaxsed.likelihood.mass_shear import MassShear, ScalableData
 from jaxsed.likelihood.photometry import (
     DETECTION,
     MAG_TO_RELATIVE,
@@ -37,8 +39,10 @@ __all__ = [
     "JointPrediction",
     "LineProfiles",
     "Lines",
+    "MassShear",
     "Photometry",
     "RedshiftedPhotometry",
+    "ScalableData",
     "Spectrum",
     "SpectrumFit",
     "SpectrumPrediction",

@@ -19,12 +19,5 @@ class Data(Protocol):
     def log_likelihood(self, prediction: Any) -> Array:
         """Log likelihood up to a constant."""
 
-    def normal_equation(self, prediction: Any) -> tuple[Array, Array]:
-        """``m C^-1 m`` and ``m C^-1 d`` of model and data: the second over the first is the
-        factor on the model that fits best."""
-
-    def rescaled(self, prediction: Any, factor: Array) -> Any:
-        """The prediction for a galaxy of `factor` times the mass."""
-
     def kept(self, prediction: Any) -> Array | None:
         """[band] the part of the prediction that a sampler keeps of every draw, if any."""

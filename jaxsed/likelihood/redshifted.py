@@ -44,6 +44,11 @@ class WithRedshift:
     forward: Callable[[Any], Array]
     """``forward(theta) -> flux [band]`` in maggies."""
 
+    @property
+    def transform(self) -> Any:
+        """That of the forward model of the fluxes."""
+        return getattr(self.forward, "transform", None)
+
     def __call__(self, theta: Any) -> BandPrediction:
         """Fluxes and redshift of one theta."""
         return BandPrediction(self.forward(theta), jnp.asarray(theta.redshift))

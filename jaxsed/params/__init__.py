@@ -18,6 +18,7 @@ from jaxsed.params.coordinates import coordinates, from_normal, sticks, to_norma
 from jaxsed.params.distributions import FlatDirichlet, check_parameters, distribution, student_t2
 from jaxsed.params.theta import (
     LN10,
+    Constrained,
     Recoordinated,
     Theta,
     check,
@@ -38,6 +39,7 @@ from jaxsed.params.theta import (
 
 __all__ = [
     "LN10",
+    "Constrained",
     "FlatDirichlet",
     "Recoordinated",
     "Theta",

@@ -199,14 +199,20 @@ def flat_names(theta: Theta) -> tuple[str, ...]:
     return tuple(names)
 
 
-def constrain(prior: Theta, x: Array) -> tuple[Theta, Array, Array]:
-    """Theta at coordinates ``x`` [dimension].
+class Constrained(NamedTuple):
+    """A theta and its log prior density, ``-u.u / 2 + excess`` up to a constant."""
 
-    Returns ``(theta, u, excess)``: the standard-normal coordinates ``u`` of the parameters, which
-    are ``x`` but for shifts, and the excess log density; the log prior density of ``x`` is
-    ``-u.u/2 + excess`` up to a constant.  ``excess`` is zero for every prior with a known quantile
-    function that is sampled in its own quantiles.
-    """
+    theta: Any
+    u: Array
+    """[dimension] standard-normal coordinates of the parameters: those that were given, but for
+    shifts."""
+    excess: Array
+    """Excess log density.  Zero for every prior with a known quantile function that is sampled in
+    its own quantiles."""
+
+
+def constrain(prior: Any, x: Array) -> Constrained:
+    """Theta at coordinates ``x`` [dimension], with its standard-normal coordinates."""
     theta, excess, starts, start = prior, jnp.zeros((), x.dtype), {}, 0
     for field, width in zip(prior._fields, widths(prior), strict=True):
         starts[field] = slice(start, start + width)
@@ -226,7 +232,7 @@ def constrain(prior: Theta, x: Array) -> tuple[Theta, Array, Array]:
     for leaf, value in zip(prior, theta, strict=True):
         if isinstance(leaf, Recoordinated):
             excess = excess + leaf.log_ratio(theta, value)
-    return theta, u, excess
+    return Constrained(theta, u, excess)
 
 
 def unconstrain(prior: Theta, theta: Theta) -> Array:

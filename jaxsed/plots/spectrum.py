@@ -83,9 +83,10 @@ def _evaluate(problem: Problem, x: np.ndarray, draws: Any) -> _Drawn:
 
     @jax.jit
     def fitted(problem: Problem, x: jnp.ndarray) -> Any:
-        theta, _, _, prediction = problem.evaluate(x)
-        pixels = prediction.spectrum if isinstance(problem.data, Joint) else prediction
-        return theta.redshift, spectrum_part(problem)[1].fit(pixels)
+        at = problem.evaluate(x)
+        both = isinstance(problem.data, Joint)
+        pixels = at.prediction.spectrum if both else at.prediction
+        return at.theta.redshift, spectrum_part(problem)[1].fit(pixels)
 
     redshift, fit = fitted(problem, jnp.asarray(x))
     totals = np.stack([np.asarray(fitted(problem, jnp.asarray(d))[1].total) for d in draws])
@@ -198,7 +199,7 @@ def _bands(axes: Axes, problem: Problem, x: Any) -> None:
     """Photometry: fluxes against the model's, per pivot wavelength."""
     data: Any = problem.data
     forward: Any = problem.forward
-    prediction = jax.jit(lambda p, x: p.evaluate(x)[3])(problem, jnp.asarray(x))
+    prediction = jax.jit(lambda p, x: p.evaluate(x).prediction)(problem, jnp.asarray(x))
     inverse = np.asarray(data.photometry.inverse_sigma, float)
     used = inverse > 0
     flux = np.asarray(data.photometry.scaled, float)[used] / inverse[used]

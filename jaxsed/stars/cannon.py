@@ -84,7 +84,7 @@ class Cannon:
             lambda a: jnp.broadcast_to(jnp.asarray(a, float), (n, *jnp.shape(a))),
             self.prior() if prior is None else prior,
         )
-        return Problem(many, self, data, shear=False)
+        return Problem(many, self, data)
 
     def save(self, path: str | Path) -> None:
         """Write an HDF5 file that `load` reads."""

@@ -13,17 +13,17 @@ import numpy as np
 from jax import Array
 
 from jaxsed import infer
+from jaxsed.core.diagnostics import ESS_BAR
 from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.infer import amortised as am
 from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.amortised.importance import KHAT_BAR
+from jaxsed.infer.amortised.method import weighted_batch
 from jaxsed.infer.amortised.simulator import Simulator
-from jaxsed.infer.samples import ESS_BAR
-from jaxsed.infer.schedule import chains
-from jaxsed.infer.schedule.slots import take
+from jaxsed.infer.schedule.devices import place, place_problem
 from jaxsed.io import files
 from jaxsed.likelihood import Photometry
-from jaxsed.problem import Problem
+from jaxsed.problem import Problem, take
 from jaxsed.workflows import checks
 
 BLOCK = 64
@@ -122,9 +122,9 @@ def calibrate(
     parts = []
     for start in range(0, mocks, BLOCK):
         rows = np.minimum(np.arange(start, start + BLOCK), mocks - 1)
-        some = chains.place_problem(take(problem, rows))
+        some = place_problem(take(problem, rows))
         keys = jax.random.split(jax.random.fold_in(key_draws, start), (2, BLOCK))
-        found = chains.weighted_batch(chains.place(keys[0]), some, flow, n=draws, keep=KEEP)
+        found = weighted_batch(place(keys[0]), some, flow, n=draws, keep=KEEP)
         theta = thetas(keys[1], jnp.asarray(truth[rows]), found.x, some)
         out = (theta, found.khat, found.effective, found.outside)
         parts.append(jax.tree.map(np.asarray, out))

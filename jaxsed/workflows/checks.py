@@ -83,16 +83,18 @@ def check_sampler(method: str = "hmc") -> Check:
 
     prior = Gaussian(*(params.distribution("normal", mean, sigma) for mean, sigma in PRIOR))
     data = photometry(FLUX, ERROR, error_floor=0.0)
-    problem = Problem(prior, LinearBands(jnp.asarray(MATRIX, float)), data, shear=False)
-    settings = infer.Settings(warmup_chains=4, warmup=200, draws=500, retries=0, starts=2)
-    samples = infer.sample(jax.random.key(1), problem, method=method, settings=settings)
-    draws = np.stack([np.asarray(value, float)[0].ravel() for value in samples.theta])
+    problem = Problem(prior, LinearBands(jnp.asarray(MATRIX, float)), data)
+    chosen = infer.method_of(
+        method, warmup_chains=4, warmup=200, draws=500, retries=0, starts=2
+    )
+    samples = infer.sample(jax.random.key(1), problem, chosen)
+    draws = np.stack([np.asarray(value, float).ravel() for value in samples.theta])
     mean, covariance = gaussian_posterior()
     sigma = np.sqrt(np.diag(covariance))
-    ess = float(samples.diagnostics.ess_bulk.min())
+    ess = float(samples.diagnostics.ess_bulk_min)
     off = float(np.max(np.abs(draws.mean(axis=1) - mean) / sigma * np.sqrt(ess)))
     width = float(np.max(np.abs(draws.std(axis=1) / sigma - 1)))
-    ok = bool(samples.diagnostics.passes()[0]) and off < 5.0 and width < 0.15
+    ok = bool(samples.diagnostics.passes()) and off < 5.0 and width < 0.15
     found = f"means within {off:.1f} standard errors, widths within {100 * width:.0f} %"
     return Check(f"{method} on a Gaussian", found, ok)
 

@@ -79,9 +79,7 @@ def fit_mocks(
     mocks: Mocks,
     forward: Any,
     emulator_sigma: np.ndarray,
-    *,
-    settings: infer.Settings,
-    method: str = "hmc",
+    method: infer.Method,
     report: Any = None,
 ) -> infer.Samples:
     """Posteriors of mocks with a forward model.
@@ -91,14 +89,13 @@ def fit_mocks(
         mocks: the galaxies.
         forward: ``forward(theta) -> flux [band]`` in maggies.
         emulator_sigma: [band] error of the forward model [mag]; zero for the physics.
-        settings: of the sampler.
-        method: "hmc" or "nuts".
+        method: of the sampler.
         report: see `infer.sample`.
     """
     error = np.hypot(mocks.noise, MAG_TO_RELATIVE * emulator_sigma * mocks.flux)
     data = photometry(mocks.observed, error, error_floor=0.0)
     problem = Problem(mocks.prior, forward, data)
-    return infer.sample(keys, problem, method=method, settings=settings, report=report)
+    return infer.sample(keys, problem, method, report=report)
 
 
 class Agreement(NamedTuple):

@@ -13,7 +13,7 @@ from numpyro.distributions import Distribution
 from jaxsed import cosmology as cosmo
 from jaxsed import likelihood, params
 from jaxsed.bands.filters import load_filter
-from jaxsed.likelihood import Joint, JointPrediction, Photometry, Spectrum
+from jaxsed.likelihood import Joint, JointPrediction, MassShear, Photometry, Spectrum
 from jaxsed.problem import Problem
 from jaxsed.sps.gas.lines import LINES, EmissionLine
 from jaxsed.sps.spectra.observed import Arm, ObservedSpectrum
@@ -34,6 +34,9 @@ class JointModel:
 
     bands: RestPhotometry
     spectrum: SpectrumModel
+
+    transform = MassShear()
+    """Of problems with this model, see `jaxsed.Problem`."""
 
     def __call__(self, theta: Any) -> JointPrediction:
         """Fluxes of the bands in maggies, and the pixels."""

@@ -164,9 +164,9 @@ def cannon_labels(key: jax.Array, fitted: cannon.Cannon, stars: Spectra) -> Labe
 
     def one(key: jax.Array, problem: Any) -> tuple[Any, ...]:
         fit = infer.laplace(key, problem, starts=STARTS)
-        theta, _, _, flux = problem.evaluate(fit.mean)
+        at = problem.evaluate(fit.mean)
         slope = jax.jacfwd(lambda x: jnp.stack(tuple(problem.constrain(x))))(fit.mean)
-        return jnp.stack(tuple(theta)), slope @ fit.scale, problem.chi2(flux)
+        return jnp.stack(tuple(at.theta)), slope @ fit.scale, problem.chi2(at.prediction)
 
     @jax.jit
     def many(keys: jax.Array, problem: Any) -> tuple[Any, ...]:

@@ -307,13 +307,13 @@ def compare_posteriors(
     redshifts: tuple[float, float],
     n: int,
     report: Report = lambda what, done, of: None,
-    settings: infer.Settings | None = None,
+    sampler: infer.Method | None = None,
 ) -> Posteriors:
     """Posteriors of n mocks, each fitted with the physics and twice with the emulator.
 
     Galaxies that do not converge in any of the three are left out.
     """
-    settings = settings or infer.Settings()
+    sampler = sampler or infer.HMC()
     key_z, key_mock, *keys = jax.random.split(key, 5)
     z = np.asarray(jax.random.uniform(key_z, (n,), float, *redshifts))
     mocks = mock_galaxies(key_mock, galaxies, model, z)
@@ -332,7 +332,7 @@ def compare_posteriors(
             rows = np.arange(start, min(start + _POSTERIOR_BATCH, n))
             samples = fit_mocks(
                 jax.random.split(keys[run], n)[rows], mocks.take(rows), forward, own_sigma,
-                settings=settings,
+                sampler,
             )  # fmt: skip
             ok[rows] &= samples.diagnostics.passes()
             parts.append(jax.tree.map(np.asarray, samples.theta))

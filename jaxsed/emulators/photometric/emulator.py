@@ -30,6 +30,7 @@ from jaxsed.cosmology import PLANCK15, Cosmology, distance_modulus
 from jaxsed.emulators.record import EmulatorRecord
 from jaxsed.emulators.validation.errors import ErrorSummary
 from jaxsed.io import files
+from jaxsed.likelihood import MassShear
 from jaxsed.nets import mlp
 
 Theta = Any  # a NamedTuple with the fields `log_mass_formed`, `redshift` and those of the features
@@ -78,6 +79,9 @@ class PhotometricEmulator:
     record: EmulatorRecord = struct.field(pytree_node=False)
     spread: mlp.Layers | None = None
     """Network of ln of sigma(theta) over that of the band, see `spread.train_spread`."""
+
+    transform = MassShear()
+    """Of problems with this model, see `jaxsed.Problem`."""
 
     @classmethod
     def create(

@@ -35,6 +35,7 @@ from jaxsed.emulators.photometric.emulator import PhotometricEmulator, Theta
 from jaxsed.emulators.record import EmulatorRecord
 from jaxsed.emulators.validation.errors import ErrorSummary
 from jaxsed.io import files
+from jaxsed.likelihood import MassShear
 
 KIND = "jaxsed stitched emulator"
 
@@ -61,6 +62,9 @@ class StitchedEmulator:
     windows: Array  # [member, 2] lowest and highest redshift of each
     error: ErrorSummary  # of the arsinh magnitudes, over all windows
     error_ab: ErrorSummary  # of the AB magnitudes, where the flux is far above the softening
+
+    transform = MassShear()
+    """Of problems with this model, see `jaxsed.Problem`."""
 
     @classmethod
     def create(cls, members: Sequence[PhotometricEmulator], windows: Windows) -> "StitchedEmulator":

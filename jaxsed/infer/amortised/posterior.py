@@ -141,11 +141,12 @@ class Amortised:
         """A draw in the coordinates of a problem with another prior, and ln of the Jacobian; minus
         infinity, which is an infinite density and no weight, outside that prior."""
         own = dataclasses.replace(problem, prior=self._own_prior(problem))
-        theta, u, *_ = own.evaluate(x)
-        moved = problem.unconstrain(theta)
-        same, v, *_ = problem.evaluate(moved)
-        slope = params.log_slope(own.prior, theta, u) - params.log_slope(problem.prior, same, v)
-        return moved, jnp.where(params.within(problem.prior, theta), slope, -jnp.inf)
+        here = own.evaluate(x)
+        moved = problem.unconstrain(here.theta)
+        there = problem.evaluate(moved)
+        slope = params.log_slope(own.prior, here.theta, here.u)
+        slope = slope - params.log_slope(problem.prior, there.theta, there.u)
+        return moved, jnp.where(params.within(problem.prior, here.theta), slope, -jnp.inf)
 
 
 def _flat(prior: Any) -> tuple[list[Any], Any]:

@@ -7,7 +7,8 @@ as converged only if it is also 50 times longer than the autocorrelation time, t
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,78 +16,106 @@ from jax import Array
 from numpyro.infer import AIES, ESS
 
 from jaxsed.infer.laplace import laplace
-from jaxsed.infer.samplers.result import SamplerRun
-from jaxsed.infer.settings import Settings
+from jaxsed.infer.samplers.base import SamplerRun, SingleCallMethod
 from jaxsed.problem import Problem
 
 AUTOCORRELATION_TIMES = 50
 """A run must be this many autocorrelation times long (Kwon+ 2022, section 4)."""
 
-EVALUATIONS_PER_SLICE = 5
-"""An estimate: NumPyro does not count them."""
-
 EXPANSIONS, CONTRACTIONS = 100, 100
 """Largest numbers of steps by which a slice grows and shrinks."""
 
 
-def slice_run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
-    """Ensemble slice sampling of one galaxy: `length` draws of each walker after half as many."""
+@dataclass(frozen=True, kw_only=True)
+class _Ensemble(SingleCallMethod):
+    """`chains` ensembles of walkers."""
 
-    def kernel(potential: Any) -> Any:
+    evaluations: ClassVar[int]
+    """Of the log density, for one move of one walker."""
+
+    walkers: int = 32
+    """Of each ensemble; at least twice the dimension."""
+    starts: int = 16
+    """Descents towards best fits, where the walkers begin."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.walkers % 2:
+            raise ValueError(f"expected an even number of walkers, got {self.walkers}")
+
+    def returned_chains(self, dimension: int) -> int:
+        """Walkers of all ensembles."""
+        return self.chains * 2 * max(self.walkers // 2, dimension)
+
+    def _kernel(self, potential: Any) -> Any:
+        """The kernel of NumPyro."""
+        raise NotImplementedError
+
+    def run(self, key: Array, problem: Problem, length: int) -> SamplerRun:
+        """One galaxy: `length` draws of each walker after half as many."""
+        key_fit, key_spread, key_walk = jax.random.split(key, 3)
+        fit = laplace(key_fit, problem, starts=self.starts)
+        dimension = problem.dimension
+        walkers = self.returned_chains(dimension) // self.chains
+        noise = jax.random.normal(key_spread, (self.chains, walkers, dimension))
+        # Near the best fits: walkers that begin far out in a flat tail never come back.
+        x = fit.ends[jnp.arange(walkers) % self.starts] + 0.5 * noise @ fit.scale.T
+
+        def potential(x: Array) -> Array:
+            return -problem.guarded_logdensity(x)
+
+        def ensemble(key: Array, x: Array) -> tuple[Array, Array]:
+            kernel = self._kernel(potential)
+            state = kernel.init(jax.random.split(key, walkers), 0, init_params=x)
+
+            def step(state: Any, _: None) -> tuple[Any, Array]:
+                state = kernel.sample(state, (), {})
+                return state, state.z
+
+            state, _ = jax.lax.scan(step, state, None, length // 2)
+            _, z = jax.lax.scan(step, state, None, length)
+            return jnp.swapaxes(z, 0, 1), _autocorrelation_time(z)
+
+        draws, times = jax.vmap(ensemble)(jax.random.split(key_walk, self.chains), x)
+        log_density = -jax.lax.map(jax.vmap(potential), draws.reshape(-1, length, dimension))
+        steps = self.chains * walkers * (length + length // 2)
+        return SamplerRun(
+            x=draws.reshape(-1, length, dimension),
+            log_density=log_density,
+            evaluations=float(steps * self.evaluations),
+            effective=jnp.where(_long_enough(times, length), jnp.inf, 0.0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleSlice(_Ensemble):
+    """Ensemble slice sampling (Karamanis & Beutler 2021), as Kwon+ (2022) use it."""
+
+    name: ClassVar[str] = "ensemble_slice"
+    evaluations: ClassVar[int] = 5  # an estimate: NumPyro does not count them
+
+    def _kernel(self, potential: Any) -> Any:
         # With randomize_split the walkers would be shuffled, and no diagnostic means anything.
         return ESS(
             potential_fn=potential, randomize_split=False, max_steps=EXPANSIONS,
             max_iter=CONTRACTIONS,
         )  # fmt: skip
 
-    return _run(key, problem, settings, length, kernel, EVALUATIONS_PER_SLICE)
 
+@dataclass(frozen=True, kw_only=True)
+class AffineInvariant(_Ensemble):
+    """Affine-invariant ensembles (Goodman & Weare 2010), moves as in emcee.
 
-def stretch_run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
-    """Affine-invariant ensembles (Goodman & Weare 2010) of one galaxy, moves as in emcee."""
+    Kept for comparison: it needs many times the evaluations of `EnsembleSlice`, and is of no use
+    as a fallback.
+    """
 
-    def kernel(potential: Any) -> Any:
+    name: ClassVar[str] = "aies"
+    evaluations: ClassVar[int] = 1
+
+    def _kernel(self, potential: Any) -> Any:
         with jax.ensure_compile_time_eval():  # it makes arrays of its weights
             return AIES(potential_fn=potential, moves={AIES.StretchMove(): 1.0})
-
-    return _run(key, problem, settings, length, kernel, 1)
-
-
-def _run(
-    key: Array, problem: Problem, settings: Settings, length: int, make: Any, evaluations: int
-) -> SamplerRun:
-    key_fit, key_spread, key_walk = jax.random.split(key, 3)
-    fit = laplace(key_fit, problem, starts=settings.starts)
-    dimension = problem.dimension
-    walkers = 2 * max(settings.walkers // 2, dimension)
-    noise = jax.random.normal(key_spread, (settings.chains, walkers, dimension))
-    # Near the best fits: walkers that begin far out in a flat tail never come back.
-    x = fit.ends[jnp.arange(walkers) % settings.starts] + 0.5 * noise @ fit.scale.T
-
-    def potential(x: Array) -> Array:
-        return -problem.guarded_logdensity(x)
-
-    def ensemble(key: Array, x: Array) -> tuple[Array, Array]:
-        kernel = make(potential)
-        state = kernel.init(jax.random.split(key, walkers), 0, init_params=x)
-
-        def step(state: Any, _: None) -> tuple[Any, Array]:
-            state = kernel.sample(state, (), {})
-            return state, state.z
-
-        state, _ = jax.lax.scan(step, state, None, length // 2)
-        _, z = jax.lax.scan(step, state, None, length)
-        return jnp.swapaxes(z, 0, 1), _autocorrelation_time(z)
-
-    draws, times = jax.vmap(ensemble)(jax.random.split(key_walk, settings.chains), x)
-    log_density = -jax.lax.map(jax.vmap(potential), draws.reshape(-1, length, dimension))
-    steps = settings.chains * walkers * (length + length // 2)
-    return SamplerRun(
-        x=draws.reshape(-1, length, dimension),
-        log_density=log_density,
-        evaluations=float(steps * evaluations),
-        effective=jnp.where(_long_enough(times, length), jnp.inf, 0.0),
-    )
 
 
 def _long_enough(times: Array, length: int) -> Array:

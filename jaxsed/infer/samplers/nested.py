@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,8 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.core import linear_algebra
-from jaxsed.infer.samplers.result import SamplerRun
-from jaxsed.infer.settings import Settings
-from jaxsed.problem import Problem
+from jaxsed.infer.samplers.base import SamplerRun, SingleCallMethod
+from jaxsed.problem import PriorCoordinates, Problem
 
 DELETED = 0.1
 """Share of the live points that is replaced at a time."""
@@ -38,42 +38,51 @@ MOST_INFORMATION = 60.0
 """It ends at the latest when the prior has shrunk by the exp of this."""
 
 
-def run(key: Array, problem: Problem, settings: Settings, length: int) -> SamplerRun:
-    """`chains` independent runs of one galaxy, and `length` draws by weight from each."""
-    # Prior draws are standard normal in coordinates without shears.
-    flat = dataclasses.replace(
-        problem,
-        prior=problem.prior._replace(
-            **{
-                name: dataclasses.replace(leaf, shift=None)
-                for name, leaf in problem.prior._asdict().items()
-                if isinstance(leaf, params.Recoordinated)
-            }
-        ),
-        shear=False,
-    )
-    live = settings.live_points * min(max(length // settings.draws, 1), MOST_FOLD)
-    keys = jax.random.split(key, settings.chains)
-    one = jax.vmap(lambda k: _one(k, flat, live, length))
-    u, log_z, kish, slices, finished = one(keys)
+@dataclass(frozen=True, kw_only=True)
+class NestedSlice(SingleCallMethod):
+    """Nested sampling with slice moves: `chains` independent runs, each with its evidence."""
 
-    def sheared(u: Array) -> tuple[Array, Array]:
-        x = problem.unconstrain(flat.constrain(u))
-        return x, problem.logdensity(x)
+    name: ClassVar[str] = "nested"
 
-    x, log_density = jax.vmap(lambda row: jax.lax.map(sheared, row))(u)
-    mean = jax.nn.logsumexp(log_z) - math.log(settings.chains)
-    # Of the mean: the runs' scatter over the root of their number.
-    error = jnp.std(log_z, ddof=1) / math.sqrt(settings.chains)
-    return SamplerRun(
-        x=x,
-        log_density=log_density,
-        evaluations=jnp.sum(slices),
-        # Where the evidence was not yet found, the weights say nothing.
-        effective=jnp.where(jnp.all(finished), jnp.sum(kish), 0.0),
-        log_evidence=mean,
-        log_evidence_error=error,
+    live_points: int = 200
+    """Of each run; more with every retry."""
+
+    def run(self, key: Array, problem: Problem, length: int) -> SamplerRun:
+        """One galaxy, with `length` draws by weight from each run."""
+        flat = _in_prior_coordinates(problem)
+        live = self.live_points * min(max(length // self.draws, 1), MOST_FOLD)
+        one = jax.vmap(lambda key: _one(key, flat, live, length))
+        u, log_z, kish, slices, finished = one(jax.random.split(key, self.chains))
+
+        def sampled(u: Array) -> tuple[Array, Array]:
+            x = problem.unconstrain(flat.constrain(u))
+            return x, problem.logdensity(x)
+
+        x, log_density = jax.vmap(lambda row: jax.lax.map(sampled, row))(u)
+        mean = jax.nn.logsumexp(log_z) - math.log(self.chains)
+        # Of the mean: the runs' scatter over the root of their number.
+        error = jnp.std(log_z, ddof=1) / math.sqrt(self.chains)
+        return SamplerRun(
+            x=x,
+            log_density=log_density,
+            evaluations=jnp.sum(slices),
+            # Where the evidence was not yet found, the weights say nothing.
+            effective=jnp.where(jnp.all(finished), jnp.sum(kish), 0.0),
+            log_evidence=mean,
+            log_evidence_error=error,
+        )
+
+
+def _in_prior_coordinates(problem: Problem) -> Problem:
+    """The same problem in coordinates in which draws from the prior are standard normal."""
+    prior = problem.prior._replace(
+        **{
+            name: dataclasses.replace(leaf, shift=None)
+            for name, leaf in problem.prior._asdict().items()
+            if isinstance(leaf, params.Recoordinated)
+        }
     )
+    return dataclasses.replace(problem, prior=prior, transform=PriorCoordinates())
 
 
 def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, ...]:

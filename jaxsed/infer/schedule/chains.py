@@ -7,35 +7,22 @@ together give the covariance that whitens the next; sampling segments change not
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from blackjax.mcmc import hmc
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsed.core import linear_algebra
-from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.amortised.importance import weighted
 from jaxsed.infer.laplace import laplace
-from jaxsed.infer.samplers import kernels, mixture
-from jaxsed.infer.samplers.kernels import Kernel
+from jaxsed.infer.samplers import mixture
+from jaxsed.infer.samplers.base import Kernel
 from jaxsed.infer.samplers.mixture import Mixture
+from jaxsed.infer.schedule import uses
+from jaxsed.infer.schedule.devices import over_galaxies, split_over_devices
 from jaxsed.problem import Problem
-
-# What a galaxy's key is folded with, before the number of the segment or run: its key is never
-# split, so that no two uses meet.
-BEGIN, SEGMENT, LEARNING, SINGLE_CALL, FLOW = range(5)
-
-
-def numbered(key: Array, use: int, number: Any) -> Array:
-    """The key of a galaxy for one of its uses, such as its nth segment."""
-    return jax.random.fold_in(jax.random.fold_in(key, use), number)
-
 
 PRIOR_DRAWS = 20.0
 """Weight, in draws, of the previous whitening when a new one is estimated."""
@@ -154,7 +141,7 @@ def advance(
 
         def one(key: Array, q: Array):
             key_move, key_global = jax.random.split(key)
-            state = kernels.start(q, logdensity)
+            state = hmc.init(q, logdensity)
             state, move = kernel.step(key_move, state, logdensity, step_size, length)
             q, value, accepted = state.position, state.logdensity, jnp.zeros(())
             if moves.proposals:
@@ -242,53 +229,15 @@ def _whiten(q: Array, chains: Chains, dense: bool) -> tuple[Array, Array]:
     return centre, jnp.where(good, chains.scale @ factor, chains.scale)
 
 
-def _mesh() -> Mesh:
-    return Mesh(np.array(jax.devices()), ("galaxy",))
-
-
-def _over_galaxies(
-    function, problem: Problem, n_batched: int, n_shared: int, at_once: int | None = None
-):
-    """Map a one-galaxy function over a batch, split over all devices.
-
-    The function takes `n_batched` arguments with a galaxy axis, the problem, and `n_shared`
-    arguments without one.  Devices do not wait for each other inside a segment.  Each takes
-    `at_once` galaxies after another if that is given, else all of its own together.
-    """
-    split, whole = PartitionSpec("galaxy"), PartitionSpec()
-    axes = (*(0,) * n_batched, problem.axes, *(None,) * n_shared)
-    together = jax.vmap(function, in_axes=axes)
-
-    def in_turn(*arguments):
-        batched, (problem, *shared) = arguments[:n_batched], arguments[n_batched:]
-
-        def one(item):
-            *own, prior, data = item
-            return function(*own, dataclasses.replace(problem, prior=prior, data=data), *shared)
-
-        return jax.lax.map(one, (*batched, problem.prior, problem.data), batch_size=at_once)
-
-    mapped = together if at_once is None else in_turn
-    specs: Any = {"prior": split, "forward": whole, "data": split}
-    spec = Problem(**specs, shear=problem.shear)
-    return jax.shard_map(
-        mapped,
-        mesh=_mesh(),
-        in_specs=(*(split,) * n_batched, spec, *(whole,) * n_shared),
-        out_specs=split,
-        check_vma=False,
-    )
-
-
 @partial(jax.jit, static_argnames=("chains", "starts", "dense"))
 def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
     """`begin` for a batch of galaxies; `keys` [galaxy]."""
 
     def one(key: Array, problem: Problem) -> Chains:
-        own = numbered(key, BEGIN, 0)
+        own = uses.numbered(key, uses.BEGIN, 0)
         return begin(own, problem, chains=chains, starts=starts, dense=dense)
 
-    return _over_galaxies(one, problem, 1, 0)(keys, problem)
+    return over_galaxies(one, problem)(keys, problem)
 
 
 @partial(jax.jit, static_argnames=("moves",), donate_argnames=("chains",))
@@ -315,11 +264,12 @@ def advance_batch(
     """
 
     def one(key, step, adapt, chains, problem, schedule):
-        own = numbered(key, SEGMENT, step)
+        own = uses.numbered(key, uses.SEGMENT, step)
         return advance(own, problem, chains, adapt, schedule, moves)
 
     batched = (keys, steps, adapt, chains)
-    return _over_galaxies(one, problem, 4, 1)(*batched, problem, schedule)
+    mapped = over_galaxies(one, problem, n_batched=4, n_shared=1)
+    return mapped(*batched, problem, schedule)
 
 
 @partial(jax.jit, static_argnames=("dense",))
@@ -330,83 +280,9 @@ def learn_batch(keys: Array, steps: Array, chains: Chains, draws: Array, *, dens
         centre, scale = mixture.spread(draws)
         if not dense:
             scale = jnp.diag(jnp.linalg.norm(scale, axis=1))
-        proposal = mixture.fit(numbered(key, LEARNING, step), draws)
+        proposal = mixture.fit(uses.numbered(key, uses.LEARNING, step), draws)
         learned = chains._replace(centre=centre, scale=scale, proposal=proposal)
         good = jnp.all(jnp.isfinite(scale)) & jnp.all(jnp.isfinite(proposal.scale))
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), learned, chains)
 
-    split = PartitionSpec("galaxy")
-    return jax.shard_map(
-        jax.vmap(one), mesh=_mesh(), in_specs=split, out_specs=split, check_vma=False
-    )(keys, steps, chains, draws)
-
-
-@jax.jit
-def describe_batch(x: Array, problem: Problem, derive: Any):
-    """Theta, normal coordinates, kept predictions and derived quantities of draws
-    [galaxy, chain, draw, dimension]; `derive` is a model with ``derived(theta)``, or None."""
-
-    def one(x: Array, problem: Problem, derive: Any):
-        def point(x: Array):
-            theta, u, _, prediction = problem.evaluate(x)
-            derived = {} if derive is None else derive.derived(theta)._asdict()
-            return theta._asdict(), u, problem.data.kept(prediction), derived
-
-        # Draws one after another in blocks: their spectra would not fit in the caches together.
-        flat = x.reshape(-1, x.shape[-1])
-        out = jax.lax.map(point, flat, batch_size=64)
-        return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), out)
-
-    return _over_galaxies(one, problem, 1, 1)(x, problem, derive)
-
-
-@partial(jax.jit, static_argnames=("run", "settings", "length"))
-def single_call_batch(
-    keys: Array, problem: Problem, *, run: Callable[..., Any], settings: Any, length: int
-) -> Any:
-    """``run(key, problem, settings, length)`` of every galaxy of a batch."""
-
-    def one(key: Array, problem: Problem) -> Any:
-        found = run(key, problem, settings, length)
-        return jax.tree.map(lambda a: jnp.asarray(a), found)
-
-    return _over_galaxies(one, problem, 1, 0)(keys, problem)
-
-
-CACHED_DRAWS = 4096
-"""Draws of a flow whose hidden units stay in a processor's cache: more together take twice as long
-each."""
-
-
-@partial(jax.jit, static_argnames=("n", "keep"))
-def weighted_batch(keys: Array, problem: Problem, amortised: Amortised, *, n: int, keep: int):
-    """`importance.weighted` of every galaxy of a batch."""
-
-    def one(key: Array, problem: Problem, amortised: Amortised):
-        return weighted(key, problem, amortised, n, keep)
-
-    at_once = max(CACHED_DRAWS // n, 1) if jax.default_backend() == "cpu" else None
-    return _over_galaxies(one, problem, 1, 1, at_once)(keys, problem, amortised)
-
-
-def place(tree: Any) -> Any:
-    """Arrays with a galaxy axis laid out over the devices as the batch functions leave them, so
-    that every call finds the layout that is compiled."""
-    return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec("galaxy")))
-
-
-def place_problem(problem: Problem) -> Problem:
-    """A batch of galaxies laid out in the same way, the forward model on every device."""
-    split, whole = (NamedSharding(_mesh(), PartitionSpec(*axis)) for axis in (("galaxy",), ()))
-    layout = dataclasses.replace(
-        problem,
-        prior=jax.tree.map(lambda _: split, problem.prior),
-        forward=jax.tree.map(lambda _: whole, problem.forward),
-        data=jax.tree.map(lambda _: split, problem.data),
-    )
-    return jax.device_put(problem, layout)
-
-
-def device_count() -> int:
-    """Number of devices that galaxies are split over."""
-    return len(jax.devices())
+    return split_over_devices(jax.vmap(one))(keys, steps, chains, draws)

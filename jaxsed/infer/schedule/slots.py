@@ -8,6 +8,8 @@ repeat a galaxy, and only when no galaxy waits any more does the number of slots
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,7 +18,8 @@ import numpy as np
 from jax import Array
 
 from jaxsed.infer.schedule import chains as mc
-from jaxsed.problem import Problem
+from jaxsed.infer.schedule.devices import device_count, place, place_problem
+from jaxsed.problem import Problem, take
 
 SHRINK = 4
 """Slots become fewer by this factor at a time: every size is compiled anew."""
@@ -28,7 +31,7 @@ SMALL = (1, 4, 12, 24)
 
 def padded(n: int) -> int:
     """The next power of two, or three quarters of one, on every device; one of few small ones."""
-    devices = mc.device_count()
+    devices = device_count()
     per_device = -(-n // devices)
     if per_device <= SMALL[-1]:
         return devices * next(size for size in SMALL if size >= per_device)
@@ -45,97 +48,100 @@ def few_sizes(n: int) -> int:
     return padded(size)
 
 
-def take(problem: Problem, rows: np.ndarray) -> Problem:
-    """The problem of some galaxies of a batch."""
-    prior, data = jax.tree.map(lambda a: a[rows], (problem.prior, problem.data))
-    return dataclasses.replace(problem, prior=prior, data=data)
-
-
+@dataclass(frozen=True)
 class BatchSlots:
-    """Chains of galaxies of a batch, advanced together."""
+    """Chains of galaxies of a batch, advanced together; made by `slots_for`."""
 
-    def __init__(self, keys: Array, problem: Problem, galaxies: np.ndarray, size: int) -> None:
-        self.everyone = keys, problem
-        self.galaxies = np.asarray(galaxies)
-        """[galaxy] positions in the batch of those who have a slot, in the order of the slots."""
-        self.size = size
-        self.chains: Any = None
-        self._seat()
+    everyone: tuple[Array, Problem]
+    """Keys [galaxy] and problem of the batch."""
+    galaxies: np.ndarray
+    """[galaxy] positions in the batch of those who have a slot, in the order of the slots."""
+    size: int
+    keys: Array
+    """[slot] those of `everyone`; slots that are empty repeat the others."""
+    problem: Problem
+    """Of the slots, likewise."""
+    chains: Any = None
+    """`Chains` of the slots."""
 
-    def _seat(self) -> None:
-        """Keys and problem of the slots; those that are empty repeat the others."""
-        keys, problem = self.everyone
-        rows = self.galaxies[np.arange(self.size) % self.galaxies.size]
-        self.keys, self.problem = mc.place(keys[rows]), mc.place_problem(take(problem, rows))
-
-    def begin(self, *, chains: int, starts: int, dense: bool) -> None:
-        """Chains around the best fits."""
-        self.chains = mc.begin_batch(
-            self.keys, self.problem, chains=chains, starts=starts, dense=dense
-        )
+    def begin(self, *, chains: int, starts: int, dense: bool) -> BatchSlots:
+        """With chains around the best fits."""
+        begun = mc.begin_batch(self.keys, self.problem, chains=chains, starts=starts, dense=dense)
+        return dataclasses.replace(self, chains=begun)
 
     def advance(
         self, steps: np.ndarray, adapt: np.ndarray, schedule: mc.Schedule, moves: mc.Moves
-    ) -> mc.Segment:
-        """One segment; `steps` and `adapt` [galaxy] as in `chains.advance_batch`."""
-        self.chains, segment = mc.advance_batch(
+    ) -> tuple[BatchSlots, mc.Segment]:
+        """One segment later; `steps` and `adapt` [galaxy] as in `chains.advance_batch`."""
+        chains, segment = mc.advance_batch(
             self.keys, self._fill(steps), self._fill(adapt), self.chains, self.problem, schedule,
             moves=moves,
         )  # fmt: skip
-        return self.real(segment)
+        real = jax.tree.map(lambda a: np.asarray(a)[: self.galaxies.size], segment)
+        return dataclasses.replace(self, chains=chains), real
 
     def learn(
-        self, slots: np.ndarray, steps: np.ndarray, draws: list[np.ndarray], *, dense: bool
-    ) -> None:
-        """Give some slots a whitening and global moves fitted to draws [draw, dimension] of each.
+        self, slots: np.ndarray, steps: np.ndarray, draws: Sequence[np.ndarray], *, dense: bool
+    ) -> BatchSlots:
+        """With a whitening and global moves fitted to draws [draw, dimension] of some slots.
 
         `steps` [galaxy of those slots] makes the random numbers of the fit."""
         rows = np.arange(few_sizes(slots.size)) % slots.size
         chains = jax.tree.map(lambda a: a[slots[rows]], self.chains)
-        placed = mc.place(
+        placed = place(
             (self.keys[slots[rows]], jnp.asarray(steps[rows]), chains, np.stack(draws)[rows])
         )
         found = mc.learn_batch(*placed, dense=dense)
         index = np.arange(self.size)
         index[slots] = self.size + np.arange(slots.size)
-        self.chains = mc.place(_merged(self.chains, found, index))
+        return dataclasses.replace(self, chains=place(_merged(self.chains, found, index)))
 
-    def keep(self, slots: np.ndarray, *, shrink: bool) -> None:
+    def keep(self, slots: np.ndarray, *, shrink: bool) -> BatchSlots:
         """Only these slots keep their galaxies; if few are left and `shrink`, the others go."""
-        self.galaxies = self.galaxies[slots]
+        galaxies = self.galaxies[slots]
         if not slots.size:
-            return
+            return dataclasses.replace(self, galaxies=galaxies)
         size = self.size
         while shrink and size > SHRINK and padded(slots.size) <= size // SHRINK:
             size = padded(size // SHRINK)
-        self.size = size
         rows = slots[np.arange(size) % slots.size]
-        self.chains = mc.place(jax.tree.map(lambda a: a[rows], self.chains))
-        self._seat()
+        chains = place(jax.tree.map(lambda a: a[rows], self.chains))
+        return slots_for(self.everyone, galaxies, size, chains)
 
-    def join(self, others: BatchSlots, slots: np.ndarray, chains: np.ndarray) -> None:
+    def join(self, others: BatchSlots, slots: np.ndarray, chains: np.ndarray) -> BatchSlots:
         """Galaxies of other slots, with some of their chains, take the empty slots."""
         own, new = self.galaxies.size, slots.size
         padding = np.arange(others.size) % new
         arrived = jax.tree.map(lambda a: a[slots[padding]], others.chains)
         arrived = arrived._replace(x=arrived.x[:, chains])
-        self.galaxies = np.concatenate([self.galaxies, others.galaxies[slots]])
+        galaxies = np.concatenate([self.galaxies, others.galaxies[slots]])
         if self.chains is None:
             rows = np.arange(self.size) % new
-            self.chains = jax.tree.map(lambda a: a[rows], arrived)
+            merged = jax.tree.map(lambda a: a[rows], arrived)
         else:
             index = np.arange(self.size)
             index[own : own + new] = self.size + np.arange(new)
-            self.chains = _merged(self.chains, arrived, index)
-        self.chains = mc.place(self.chains)
-        self._seat()
-
-    def real(self, values: Any) -> Any:
-        """Values of the slots that have a galaxy, as numpy."""
-        return jax.tree.map(lambda a: np.asarray(a)[: self.galaxies.size], values)
+            merged = _merged(self.chains, arrived, index)
+        return slots_for(self.everyone, galaxies, self.size, place(merged))
 
     def _fill(self, values: np.ndarray) -> Array:
-        return mc.place(jnp.asarray(values[np.arange(self.size) % values.size]))
+        return place(jnp.asarray(values[np.arange(self.size) % values.size]))
+
+
+def slots_for(
+    everyone: tuple[Array, Problem], galaxies: np.ndarray, size: int, chains: Any = None
+) -> BatchSlots:
+    """Slots in which some galaxies of a batch are seated, as many as `size`."""
+    keys, problem = everyone
+    rows = galaxies[np.arange(size) % galaxies.size]
+    placed = place(keys[rows]), place_problem(take(problem, rows))
+    return BatchSlots(everyone, np.asarray(galaxies), size, *placed, chains)
+
+
+def empty_slots(everyone: tuple[Array, Problem], size: int) -> BatchSlots:
+    """Slots that no galaxy has yet."""
+    seated = slots_for(everyone, np.zeros(1, int), size)
+    return dataclasses.replace(seated, galaxies=np.zeros(0, int))
 
 
 def _merged(old: Any, new: Any, index: np.ndarray) -> Any:

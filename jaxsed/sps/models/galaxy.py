@@ -22,6 +22,7 @@ from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
 from jaxsed.bands.projection import BandProjector, project
 from jaxsed.core.constants import LYMAN_LIMIT, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.likelihood import MassShear
 from jaxsed.params import LN10
 from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR, CharlotFall
 from jaxsed.sps.energy_balance import Emission, EmissionState, EmissionTables, emission
@@ -111,6 +112,9 @@ class GalaxyModel:
     emission: Emission | None
     """Gas, dust and torus of models that have them."""
     name: str = struct.field(pytree_node=False)
+
+    transform = MassShear()
+    """Of problems with this model, see `jaxsed.Problem`."""
 
     def __call__(self, theta: Any) -> Array:
         """Fluxes in maggies, [band]."""

@@ -31,7 +31,7 @@ from scipy import fft, sparse
 
 from jaxsed import cosmology as cosmo
 from jaxsed.core.constants import C_LIGHT_KM_S, LSUN, PC
-from jaxsed.likelihood import LineProfiles, Lines, SpectrumPrediction
+from jaxsed.likelihood import LineProfiles, Lines, MassShear, SpectrumPrediction
 from jaxsed.params import LN10
 from jaxsed.sps.gas.lines import EmissionLine
 from jaxsed.sps.spectra.banded import BandedMatrix, banded_matrix, energy_matrix, integrals
@@ -120,6 +120,9 @@ class SpectrumModel:
     start: int = struct.field(pytree_node=False)
     """First grid point of the window at the reference redshift."""
     line_names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    transform = MassShear()
+    """Of problems with this model, see `jaxsed.Problem`."""
 
     def __call__(self, theta: Any) -> SpectrumPrediction:
         """Mean flux densities in the pixels, before a resolution matrix is applied."""
