@@ -194,7 +194,8 @@ def test_a_flow_is_given_with_the_method():
     keys = jax.random.split(jax.random.key(0), 1)
     with pytest.raises(ValueError, match=r"FlowImportance\(flow=...\)"):
         infer.sample(keys, problem, "auto")
-    other = problem.replace(prior=problem.prior._replace(redshift=dist.Uniform(jnp.zeros(1), 1.0)))
+    free = jax.vmap(lambda z: dist.Uniform(0.0 * z, 1.0 + z))(jnp.zeros(1))
+    other = problem.replace(prior=problem.prior._replace(redshift=free))
     with pytest.raises(ValueError, match="the flow has 2 parameters, the problem 3"):
         infer.sample(keys, other, infer.FlowImportance(flow=guess(np.zeros(2), 1.0)))
 

@@ -27,8 +27,8 @@ def fake(monkeypatch):
     """Let `fit` use an engine that answers at once; returns what it was asked for."""
     asked = {}
 
-    def make(config, filters, **options):
-        asked.update(options, bands=len(filters))
+    def make(plan, **options):
+        asked.update(options, bands=len(plan.filters))
         return asked.get("engine") or FakeEngine()
 
     monkeypatch.setattr("jaxsed.catalog.run._default_engine", make)

@@ -12,6 +12,7 @@ import pytest
 
 from jaxsed.bands.filters import load_filter, make_filter
 from jaxsed.catalog.config import load_config, parse_config
+from jaxsed.catalog.engine import Engine
 from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.predictors import _content, find_emulator, load_grid, make_predictor
 from jaxsed.catalog.run import fit_catalog

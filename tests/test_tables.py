@@ -177,7 +177,9 @@ def test_band_may_have_its_own_unit(tmp_path):
     text = config().bands
     settings = parse_config(
         '[catalog]\nid = "ID"\nredshift = "z"\nflux_unit = "ABmag"\n'
-        + "".join(f'[[band]]\nflux="{b.flux}"\nerror="{b.error}"\nfilter="x"\n' for b in text)
+        + "".join(
+            f'[[band]]\nflux="{b.flux}"\nerror="{b.error}"\nfilter="{b.filter}"\n' for b in text
+        )
         + 'unit = "uJy"\n'
     )
     found = read(tmp_path, columns, settings)
