@@ -35,7 +35,8 @@ from jaxsed.sps.populations.composite import (
     populations,
 )
 from jaxsed.sps.populations.sfh import node_mass
-from jaxsed.sps.ssp.grid import SSPGrid, log_wave_grid, resample, with_red_tail
+from jaxsed.sps.ssp.grid import SSPGrid, resample, with_red_tail
+from jaxsed.sps.ssp.wavelengths import log_wave_grid
 
 LN_STEP = 0.005
 """Default step of the rest-frame grid in ln(wavelength): 25 Å at 5000 Å, for photometry."""

@@ -17,7 +17,7 @@ from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.sps.models.galaxy import LN_STEP, amplitude, unreachable
 from jaxsed.sps.spectra.banded import BandedMatrix, energy_matrix
 from jaxsed.sps.spectra.pixels import RestModel, cosmology_of
-from jaxsed.sps.ssp.grid import log_wave_grid
+from jaxsed.sps.ssp.wavelengths import log_wave_grid
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
