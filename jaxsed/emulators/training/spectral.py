@@ -24,12 +24,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.core.keys import typed_key
-from jaxsed.emulators.spectral.emulator import Resolution, SpectrumEmulator, spectral_window
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator, spectral_window
 from jaxsed.emulators.training.pairs import box_of
 from jaxsed.emulators.training.pca import Components, Moments, principal_components
 from jaxsed.emulators.training.photometric import FAST
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
+from jaxsed.rest_frame.spectrum import Resolution
 
 Simulate = Callable[[Array, int], tuple[Array, Array]]
 
