@@ -26,7 +26,7 @@ from jaxsed import params
 from jaxsed.bands.filters import load_filter
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import PhotometricEmulator, TrainSettings
-from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.sps.models import continuity, prospector
 from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp

@@ -18,7 +18,7 @@ import jax
 
 from jaxsed.bands.filters import load_filter
 from jaxsed.emulators import TrainSettings, model_card
-from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.io import files
 from jaxsed.io.outputs import check_writable
 from jaxsed.sps.models.registry import family

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from jaxsed.emulators import ProvabgsSpectrum, SpectrumErrors
-from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.emulators.training.spectral import KWON, SpectrumSettings
 from jaxsed.emulators.validation.spectral import joint_jumps, ln_flux_residuals
 from jaxsed.emulators.validation.spectral_card import spectrum_card

@@ -20,8 +20,8 @@ from jaxsed.emulators import (
     TrainSettings,
     train_photometric,
 )
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.emulators.training.pairs import Simulate
-from jaxsed.emulators.training.photometric import FAST
 from jaxsed.learn import History
 from jaxsed.sps.models.galaxy import GalaxyModel
 from jaxsed.sps.models.registry import IGM, GalaxyFamily

@@ -25,9 +25,16 @@ from jax.typing import ArrayLike
 
 from jaxsed.core.keys import typed_key
 from jaxsed.emulators.spectral.emulator import SpectrumEmulator, spectral_window
+from jaxsed.emulators.training.networks import (
+    FAST,
+    check_sizes,
+    layer_sizes,
+    predictions,
+    root,
+    training_notes,
+)
 from jaxsed.emulators.training.pairs import box_of
 from jaxsed.emulators.training.pca import Components, Moments, principal_components
-from jaxsed.emulators.training.photometric import FAST
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
 from jaxsed.rest_frame.spectrum import Resolution
@@ -70,9 +77,7 @@ class SpectrumSettings:
     fit: FitSettings = FAST
 
     def __post_init__(self):
-        for name in ("n_train", "n_pca", "width", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        check_sizes(self, "n_train", "n_pca", "width", "layers")
         if len(self.components) != len(self.joints) + 1 or min(self.components) < 1:
             raise ValueError(
                 f"expected numbers of components for {len(self.joints) + 1} windows, "
@@ -231,7 +236,7 @@ def train_spectrum(
     simulated = time.perf_counter() - began
     shift, scale = parameters.mean(0, dtype=float), parameters.std(0, dtype=float)
     data = (((parameters - shift) / scale).astype(np.float32), scores)
-    sizes = (widths[0], *(settings.width,) * (settings.layers - 1), scores.shape[1])
+    sizes = layer_sizes(settings, widths[0], scores.shape[1])
     layers, history = fit(
         key_fit, mlp.init(key_net, sizes, settings.activation),
         score_loss(settings.activation, basis.weight), data,
@@ -249,22 +254,12 @@ def train_spectrum(
         [window], wave, target.parameter_names,
         box=target.box or box_of(parameters), resolution=target.resolution,
     )  # fmt: skip
-    return Trained(emulator, history, _notes(key, settings, basis, history, simulated))
-
-
-def _notes(key, settings, basis, history, simulated) -> dict[str, Any]:
-    return {
-        "settings": dataclasses.asdict(settings),
-        "seed": np.asarray(jax.random.key_data(key)).tolist(),
+    notes = training_notes(key, settings, history) | {
         "pca_residual_rms_ln_flux": [float(part.residual) for _, part in basis.windows],
         "simulation_seconds": round(simulated, 1),
-        "training_seconds": round(float(history.seconds[-1]), 1),
-        "samples_trained_on": int(history.samples[-1]),
         "validation_rms_ln_flux": history.best_loss,
-        "stopped": history.stopped,
-        "backend": jax.default_backend(),
-        "jax": jax.__version__,
     }
+    return Trained(emulator, history, notes)
 
 
 def score_loss(activation: str, weight: np.ndarray):
@@ -273,13 +268,12 @@ def score_loss(activation: str, weight: np.ndarray):
     The root of the mean over pairs of the weighted sum of squares: with `Basis.weight`, the root
     mean square error of the ln flux.
     """
-    predict = jax.vmap(lambda layers, x: mlp.apply(layers, x, activation), in_axes=(None, 0))
+    predict = predictions(activation)
 
     def loss(layers, batch, key):
         del key  # nothing random in it
         x, y = batch
         square = jnp.sum((predict(layers, x) - y) ** 2 * jnp.asarray(weight, x.dtype), axis=1)
-        # the gradient of a root is infinite at zero
-        return jnp.sqrt(jnp.maximum(jnp.mean(square), 1e-20))
+        return root(jnp.mean(square))
 
     return loss
