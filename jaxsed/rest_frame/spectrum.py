@@ -15,6 +15,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.core.content import ByContent
+
 _NEARBY = 4  # nodes on either side
 
 
@@ -38,7 +40,7 @@ def nodes_resolution(wave: ArrayLike, text: str = "") -> Resolution:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SpectralGrid:
+class SpectralGrid(ByContent):
     """Wavelengths [wave] (vacuum Angstrom, increasing) and resolution of a spectrum model.
 
     Static metadata: numpy also inside `jax.jit`, compared and hashed by content.
@@ -53,11 +55,6 @@ class SpectralGrid:
         for values in (self.wave, self.resolution.fwhm):
             sha.update(np.ascontiguousarray(values, np.float64).tobytes() + b"|")
         return sha.hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, SpectralGrid) and self.digest() == other.digest()
 
     def __hash__(self) -> int:
         return hash((self.wave.size, float(self.wave[0]), float(self.wave[-1])))

@@ -26,6 +26,7 @@ from jaxsed.learn import History
 from jaxsed.sps.models.galaxy import GalaxyModel
 from jaxsed.sps.models.registry import IGM, GalaxyFamily
 from jaxsed.sps.ssp.grid import SSPGrid
+from jaxsed.workflows import simulation
 
 CACHE_SETTINGS = TrainSettings(
     n_train=1_000_000,
@@ -38,9 +39,6 @@ CACHE_SETTINGS = TrainSettings(
 
 EDGE = 4.0
 """Largest normal coordinate at which derivatives are taken."""
-
-BLOCK = 256
-"""Galaxies simulated together: their spectra then stay in the processor's caches."""
 
 
 def simulator(
@@ -76,14 +74,7 @@ def simulator(
         values, changes = jax.jvp(pair, (redshift, u), (dz, jax.random.normal(key_du, u.shape)))
         return *values, *changes
 
-    @jax.jit
-    def blocks(keys: Array, model: GalaxyModel) -> tuple[Array, ...]:
-        return jax.lax.map(lambda key: one(key, model), keys, batch_size=BLOCK)
-
-    def simulate(key: Array, n: int) -> tuple[Array, ...]:
-        return blocks(jax.random.split(key, n), model)
-
-    return simulate
+    return simulation.simulator(one, model)
 
 
 def emulation(

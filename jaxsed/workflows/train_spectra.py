@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from jaxsed.emulators.spectral.provabgs import (
     Smooth,
     provabgs_spectrum,
 )
+from jaxsed.emulators.training.pairs import Simulate
 from jaxsed.emulators.training.spectral import (
     SpectrumSettings,
     SpectrumTarget,
@@ -37,15 +37,13 @@ from jaxsed.sps.populations.composite import Formation
 from jaxsed.sps.populations.sfh import IntervalMass, burst
 from jaxsed.sps.spectra.rest_frame import RestSpectrum, rest_spectrum
 from jaxsed.sps.ssp.grid import SSPGrid
+from jaxsed.workflows.simulation import in_blocks, simulator
 
 WAVE_RANGE = (2000.0, 60_000.0)
 """Angstrom."""
 
 REDSHIFT_RANGE = (0.0, 0.65)
 """Of the galaxies an emulator is trained for: that of the DESI Bright Galaxy Survey."""
-
-BLOCK = 256
-"""Galaxies simulated together: their spectra then stay in the processor's caches."""
 
 _BURST_WIDTH = BURST_WIDTH_DEX * params.LN10
 
@@ -99,7 +97,7 @@ def burst_component(model: RestSpectrum, inputs: Burst) -> Array:
 
 def component_simulators(
     model: RestSpectrum, redshift_range: tuple[float, float] = REDSHIFT_RANGE
-) -> dict[str, Callable[[Array, int], tuple[Array, Array]]]:
+) -> dict[str, Simulate]:
     """``simulate(key, n) -> (parameters, ln flux)`` for `train_spectrum`, of both components.
 
     Parameters are drawn from the thick-tailed training distribution of PROVABGS, but for the time
@@ -131,14 +129,7 @@ def component_simulators(
         inputs = Burst(t_burst, theta.gamma1, theta.gamma2, age(redshift, model.cosmology))
         return params.features(inputs, BURST_INPUTS), burst_component(model, inputs)
 
-    def simulator(one: Callable) -> Callable[[Array, int], tuple[Array, Array]]:
-        @jax.jit
-        def blocks(keys: Array, model: RestSpectrum) -> tuple[Array, Array]:
-            return jax.lax.map(lambda key: one(key, model), keys, batch_size=BLOCK)
-
-        return lambda key, n: blocks(jax.random.split(key, n), model)
-
-    return {"smooth": simulator(smooth), "burst": simulator(bursts)}
+    return {"smooth": simulator(smooth, model), "burst": simulator(bursts, model)}
 
 
 def training_box(
@@ -186,8 +177,7 @@ def unseen_galaxies(
             theta = params.draw(prior, u)
         return theta, model(theta)
 
-    run = jax.jit(lambda keys, model: jax.lax.map(lambda k: one(k, model), keys, batch_size=BLOCK))
-    thetas, ln_flux = run(jax.random.split(typed_key(key), n), model)
+    thetas, ln_flux = in_blocks(one)(jax.random.split(typed_key(key), n), model)
     return thetas, np.asarray(ln_flux)
 
 

@@ -288,3 +288,12 @@ class SpectrumEmulator(OnSpectralGrid):
         arrays, attributes = files.read(path, KIND)
         with files.complete(path, "spectrum emulator"):
             return cls.from_arrays(arrays, attributes)
+
+
+def check_inputs(emulator: SpectrumEmulator, names: tuple[str, ...]) -> None:
+    """Raises ValueError unless these are the inputs of the emulator, in this order."""
+    if emulator.parameter_names != names:
+        raise ValueError(
+            f"expected an emulator of {', '.join(names)}, got one of "
+            f"{', '.join(emulator.parameter_names)}"
+        )

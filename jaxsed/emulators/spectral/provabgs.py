@@ -21,7 +21,7 @@ from jax import Array
 from jax.scipy.special import ndtr
 
 from jaxsed.cosmology import PLANCK15, Cosmology, age
-from jaxsed.emulators.spectral.emulator import SpectrumEmulator
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
 from jaxsed.emulators.spectral.published import PARAMETERS, add_in_flux
 from jaxsed.emulators.validation.spectral import SpectrumErrors
 from jaxsed.io import files
@@ -198,12 +198,8 @@ def provabgs_spectrum(
     Raises:
         ValueError: parts that do not fit each other.
     """
-    for emulator, names in ((smooth, SMOOTH_INPUTS), (burst, BURST_INPUTS)):
-        if emulator.parameter_names != names:
-            raise ValueError(
-                f"expected an emulator of {', '.join(names)}, got one of "
-                f"{', '.join(emulator.parameter_names)}"
-            )
+    check_inputs(smooth, SMOOTH_INPUTS)
+    check_inputs(burst, BURST_INPUTS)
     if smooth.grid != burst.grid or smooth.unit != burst.unit:
         raise ValueError("expected both components on the same wavelengths and in the same unit")
     n = smooth.wave.size

@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.cosmology import PLANCK13, Cosmology, age
-from jaxsed.emulators.spectral.emulator import SpectrumEmulator
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
 from jaxsed.params import LN10, sticks
 from jaxsed.rest_frame.spectrum import (
     OnSpectralGrid,
@@ -153,12 +153,8 @@ def published_provabgs(
         ValueError: emulators with other inputs or without common wavelengths, or bases of other
             shapes.
     """
-    for emulator, names in ((nmf, NMF_INPUTS), (burst, BURST_INPUTS)):
-        if emulator.parameter_names != names:
-            raise ValueError(
-                f"expected an emulator of {', '.join(names)}, got one of "
-                f"{', '.join(emulator.parameter_names)}"
-            )
+    check_inputs(nmf, NMF_INPUTS)
+    check_inputs(burst, BURST_INPUTS)
     time, z_basis = (np.asarray(part, float) for part in bases)
     if z_basis.shape != (2, time.size) or np.any(np.diff(time) <= 0):
         raise ValueError(f"expected bases [2, {time.size}] at increasing times")

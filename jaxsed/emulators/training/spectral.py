@@ -13,7 +13,7 @@ scores are then rotated ln fluxes, and their error is the error of the ln flux.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +33,11 @@ from jaxsed.emulators.training.networks import (
     root,
     training_notes,
 )
-from jaxsed.emulators.training.pairs import box_of
+from jaxsed.emulators.training.pairs import Simulate, box_of, check_finite, check_simulated
 from jaxsed.emulators.training.pca import Components, Moments, principal_components
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
 from jaxsed.rest_frame.spectrum import Resolution
-
-Simulate = Callable[[Array, int], tuple[Array, Array]]
 
 KWON = FitSettings(
     optimizer="adam",
@@ -50,7 +48,6 @@ KWON = FitSettings(
 """Training as published (Kwon et al. 2022, section 3): Adam, a lower rate at every plateau."""
 
 _CHUNK = 10_000
-_MAX_INVALID = 0.01
 
 
 class SpectrumTarget(NamedTuple):
@@ -174,21 +171,12 @@ def stream(
     bad = 0
     for i, start in enumerate(range(0, n, _CHUNK)):
         # always a full chunk, so that the simulator compiles for one shape
-        x, y = (np.asarray(a) for a in simulate(jax.random.fold_in(key, i), _CHUNK))
-        expected = tuple((_CHUNK, width) for width in widths)
-        if (x.shape, y.shape) != expected:
-            raise ValueError(
-                f"expected simulate to return arrays of shapes {expected[0]} and {expected[1]}, "
-                f"got {x.shape} and {y.shape}"
-            )
-        x, y = x[: n - start], y[: n - start]
+        made = simulate(jax.random.fold_in(key, i), _CHUNK)
+        check_simulated(made, [(_CHUNK, width) for width in widths])
+        x, y = (np.asarray(a)[: n - start] for a in made)
         finite = np.isfinite(x).all(1) & np.isfinite(y).all(1)
         bad += int(np.sum(~finite))
-        if bad > _MAX_INVALID * n:
-            raise ValueError(
-                f"more than {_MAX_INVALID:.0%} of the simulations are not finite: narrow the "
-                "ranges that the simulator draws from"
-            )
+        check_finite(bad, n)
         yield (x, y) if finite.all() else (x[finite], y[finite])
 
 
