@@ -28,10 +28,13 @@ from jaxsed.sps.models.registry import IGM, GalaxyFamily
 from jaxsed.sps.ssp.grid import SSPGrid
 from jaxsed.workflows import simulation
 
+SOFTENING = -6.0
+"""Softening magnitude of the fluxes at 10 pc of 1e10 Msun: some 15 mag below their light."""
+
 CACHE_SETTINGS = TrainSettings(
     n_train=1_000_000,
     width=128,
-    mu_0=-6.0,
+    mu_0=SOFTENING,
     loss="band_rmse",
     fit=dataclasses.replace(FAST, max_seconds=900.0),
 )
