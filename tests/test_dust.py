@@ -148,3 +148,11 @@ def test_bad_wavelengths_are_refused(wave):
 def test_unknown_curve_is_refused():
     with pytest.raises(ValueError, match="kriek_conroy"):
         CharlotFall.build(WAVE, diffuse="calzeti")
+
+
+def test_products_are_in_full_precision():
+    """Also on GPUs, which would round the factors of a batch to ten bits."""
+    screens = jax.jit(jax.vmap(CharlotFall.build(WAVE)))
+    program = screens.lower(*jnp.ones((3, 5))).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products and all("HIGHEST" in line for line in products)
