@@ -8,7 +8,8 @@ from sedpy import observate
 
 from jaxsed.bands import filters, projection
 from jaxsed.core.constants import C_LIGHT
-from jaxsed.sps.ssp.grid import load_ssp, log_wave_grid, resample
+from jaxsed.sps.ssp.grid import load_ssp, resample
+from jaxsed.sps.ssp.wavelengths import log_wave_grid
 
 NAMES = ("sdss_u0", "sdss_g0", "sdss_r0", "acs_wfc_f850lp", "twomass_Ks", "spitzer_irac_ch2")
 LN_STEP = 0.005

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxsed.sps.dust import attenuation as dust
+from jaxsed.emulators import load_spectrum_emulator
+from jaxsed.rest_frame import dust_curves as dust
+from jaxsed.sps.dust.attenuation import CharlotFall
 
 # The range of the shipped SSP grid and beyond.
 WAVE = np.geomspace(91.0, 1e6, 400)
@@ -26,6 +28,26 @@ def _fsps_dust_type_4(wave, delta):
     drude = (0.85 - 1.9 * delta) * (wave * 350.0) ** 2
     drude /= (wave**2 - 2175.0**2) ** 2 + (wave * 350.0) ** 2
     return (np.maximum(calzetti, 0.0) + drude / 4.05) * (wave / 5500.0) ** delta
+
+
+def _kriek_conroy_2013(wave, dust2, delta):
+    """Optical depth by eqs. 1-3 of the paper, with eq. 4 of Calzetti+ (2000), in float64."""
+    y = 1e4 / wave
+    blue = 2.659 * (-2.156 + 1.509 * y - 0.198 * y**2 + 0.011 * y**3) + 4.05
+    calzetti = np.maximum(np.where(wave < 6300, blue, 2.659 * (-1.857 + 1.040 * y) + 4.05), 0.0)
+    drude = (wave * 350.0) ** 2 / ((wave**2 - 2175.0**2) ** 2 + (wave * 350.0) ** 2)
+    k = np.maximum(calzetti + (0.85 - 1.9 * delta) * drude, 0.0) / 4.05
+    return dust2 * k * (wave / 5500.0) ** delta
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["physics", "emulator"])
+def test_physics_and_emulator_have_the_dust_of_the_paper(stored):
+    emulator = load_spectrum_emulator("provabgs")
+    curve = emulator.screen if stored else CharlotFall.build(emulator.wave).diffuse
+    assert type(curve) is dust.KriekConroyCurve
+    for dust2, delta in ((0.3, -0.7), (2.0, 0.9), (0.0, 0.0), (1.0, -2.2), (3.0, 1.0)):
+        expected = _kriek_conroy_2013(emulator.wave, dust2, delta)
+        np.testing.assert_allclose(curve.depth(dust2, delta), expected, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("delta", [-3.0, -1.0, 0.0, 0.4])
@@ -58,7 +80,7 @@ def test_curve_is_one_at_5500():
     for delta, tolerance in ((0.4, 1e-3), (0.0, 1e-3), (-1.0, 4e-3), (-3.0, 1e-2)):
         assert abs(float(dust.kriek_conroy([5500.0], delta)[0]) - 1.0) < tolerance
         assert float(dust.power_law([5500.0], delta)[0]) == 1.0
-    _, old = dust.CharlotFall.build([5500.0], diffuse="power_law")(0.0, 1.0, -0.7)
+    _, old = CharlotFall.build([5500.0], diffuse="power_law")(0.0, 1.0, -0.7)
     np.testing.assert_allclose(-2.5 * np.log10(old), 1.0857, rtol=1e-4)
 
 
@@ -79,7 +101,7 @@ def test_bump_peaks_at_2175():
 
 
 def test_charlot_fall_screens():
-    screens = dust.CharlotFall.build(WAVE)
+    screens = CharlotFall.build(WAVE)
     young, old = screens(0.7, 0.4, -0.3)
     np.testing.assert_allclose(
         old, np.exp(-0.4 * dust.kriek_conroy(WAVE, -0.3)), rtol=1e-5, atol=1e-30
@@ -91,7 +113,7 @@ def test_charlot_fall_screens():
 
 @pytest.mark.parametrize("diffuse", ["kriek_conroy", "power_law"])
 def test_float32_gradients_are_finite_at_the_prior_edges(diffuse):
-    screens = dust.CharlotFall.build(WAVE, diffuse=diffuse)
+    screens = CharlotFall.build(WAVE, diffuse=diffuse)
     jacobian = jax.jit(jax.jacfwd(screens, argnums=(0, 1, 2)))
     gradient = jax.jit(jax.grad(lambda *p: sum(jnp.sum(t) for t in screens(*p)), (0, 1, 2)))
     for dust1 in (0.0, 4.0):
@@ -104,12 +126,12 @@ def test_float32_gradients_are_finite_at_the_prior_edges(diffuse):
 
 @pytest.mark.parametrize("diffuse", ["kriek_conroy", "power_law"])
 def test_gradients(x64, diffuse):
-    screens = dust.CharlotFall.build(np.geomspace(800.0, 3e4, 30), diffuse=diffuse)
+    screens = CharlotFall.build(np.geomspace(800.0, 3e4, 30), diffuse=diffuse)
     check_grads(screens, (0.5, 0.3, -0.4), order=1, modes=("fwd", "rev"), rtol=1e-6)
 
 
 def test_vmap_is_the_loop():
-    screens = dust.CharlotFall.build(WAVE)
+    screens = CharlotFall.build(WAVE)
     theta = jnp.array([[0.1, 0.2, -1.0], [2.0, 1.0, 0.3]])
     together = jax.vmap(lambda t: screens(*t))(theta)
     for i, row in enumerate(theta):
@@ -125,4 +147,12 @@ def test_bad_wavelengths_are_refused(wave):
 
 def test_unknown_curve_is_refused():
     with pytest.raises(ValueError, match="kriek_conroy"):
-        dust.CharlotFall.build(WAVE, diffuse="calzeti")
+        CharlotFall.build(WAVE, diffuse="calzeti")
+
+
+def test_products_are_in_full_precision():
+    """Also on GPUs, which would round the factors of a batch to ten bits."""
+    screens = jax.jit(jax.vmap(CharlotFall.build(WAVE)))
+    program = screens.lower(*jnp.ones((3, 5))).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products and all("HIGHEST" in line for line in products)

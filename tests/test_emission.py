@@ -18,7 +18,8 @@ from jaxsed.sps.gas.nebular import PHOTON_UNIT, ionising_photons, nebular
 from jaxsed.sps.models import galaxy as sed
 from jaxsed.sps.models.prospector import ProspectorTheta
 from jaxsed.sps.models.registry import family
-from jaxsed.sps.ssp.grid import energy_weights, load_ssp, log_wave_grid, resample, with_red_tail
+from jaxsed.sps.ssp.grid import load_ssp, resample, with_red_tail
+from jaxsed.sps.ssp.wavelengths import energy_weights, log_wave_grid
 from jaxsed.sps.templates import DustTable, NebularTable, TorusTable, load_templates
 
 BANDS = ("galex_FUV", "sdss_r0", "twomass_Ks", "spitzer_mips_24", "1d3mm")

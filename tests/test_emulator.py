@@ -28,6 +28,7 @@ from jaxsed.emulators import (
 from jaxsed.emulators.photometric.spread import train_spread
 from jaxsed.emulators.training.pairs import simulate_pairs
 from jaxsed.emulators.training.photometric import rmse_loss
+from jaxsed.emulators.training_range import outside
 from jaxsed.learn import FitSettings
 from jaxsed.nets import mlp
 
@@ -430,3 +431,15 @@ def test_sigma_at_a_theta_is_left_out_where_it_does_not_help(tmp_path):
     uneven.save(tmp_path / "e.h5")
     again = PhotometricEmulator.load(tmp_path / "e.h5")
     np.testing.assert_array_equal(again.sigma(Theta()), uneven.sigma(Theta()))
+
+
+def test_training_range_is_one_rule_for_all_emulators():
+    """Ends count, rounding beyond them too; NaN is out; an unknown range holds every number."""
+    low, high = jnp.array([0.0, 0.0, -jnp.inf]), jnp.array([1.0, 10.0, jnp.inf])
+    for x, expected in (
+        ([0.0, 10.0, 1e30], [False, False, False]),
+        ([-5e-6, 10.00005, -1e30], [False, False, False]),
+        ([-2e-5, 10.0002, 0.0], [True, True, False]),
+        ([jnp.nan, 5.0, jnp.nan], [True, False, True]),
+    ):
+        np.testing.assert_array_equal(outside(jnp.array(x), low, high), expected)

@@ -19,7 +19,7 @@ PACKAGE = REPOSITORY / "jaxsed"
 LAYERS = {
     "core": 0,
     "io": 1, "cosmology": 1, "params": 1,
-    "bands": 2, "likelihood": 2,
+    "bands": 2, "likelihood": 2, "rest_frame": 2,
     "sps": 3, "nets": 3, "learn": 3, "problem": 3,
     "emulators": 4, "stars": 4, "halos": 4,
     "infer": 5,

@@ -1,11 +1,30 @@
 """Arsinh magnitudes: the equation, its limits, the round trip and gradients in float32."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from astropy.cosmology import Planck15
 
-from jaxsed.bands.magnitudes import POGSON, from_arsinh, softening_flux, to_arsinh
+from jaxsed.bands.magnitudes import (
+    POGSON,
+    from_arsinh,
+    ln_amplitude,
+    softening_flux,
+    to_arsinh,
+)
+from jaxsed.cosmology import PLANCK15
+from jaxsed.emulators import load_emulator
+from jaxsed.sps.models import galaxy
+from jaxsed.sps.spectra import pixels
+
+
+class Theta(NamedTuple):
+    log_mass_formed: float
+    redshift: float
+
 
 FLUXES = np.array([1e-25, 1e-18, 1e-14, 1e-11, 1e-9, 1.0, 1e8, 1e15])
 
@@ -72,3 +91,18 @@ def test_amplitude_in_the_exponent():
         from_arsinh(mu, 0.0, ln_amplitude), np.asarray(from_arsinh(mu, 0.0)) * 1e-18, rtol=1e-5
     )
     assert np.all(np.isfinite(from_arsinh(-100.0, 0.0, -100.0)))
+
+
+def test_mass_and_distance_are_the_same_for_bands_spectra_and_emulators():
+    """log10 of flux = mass - 0.4 modulus, in double precision, whoever asks."""
+    theta = Theta(log_mass_formed=10.7, redshift=0.3)
+    modulus = Planck15.distmod(0.3).value
+    ln_flux = np.log(10.0) * (10.7 - 10.0 - 0.4 * modulus)
+    np.testing.assert_allclose(ln_amplitude(theta, PLANCK15), ln_flux, atol=1e-3)
+    emulator = load_emulator("provabgs_sdss")
+    np.testing.assert_array_equal(emulator.ln_amplitude(theta), ln_amplitude(theta, PLANCK15))
+    np.testing.assert_allclose(galaxy.amplitude(theta, PLANCK15), np.exp(ln_flux), rtol=1e-3)
+    # 1e-17 erg/s/cm2 of 1 Lsun per Msun formed
+    area = 4 * np.pi * (3.0856775814913674e19) ** 2
+    of_spectrum = 3.828e33 / area / 1e-17 * 1e10 * np.exp(ln_flux)
+    np.testing.assert_allclose(pixels.amplitude(theta, PLANCK15), of_spectrum, rtol=1e-3)

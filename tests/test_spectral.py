@@ -1,7 +1,7 @@
 """Spectrum emulators: blended windows, training, the whole galaxy, files, and measured errors."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,12 @@ from jaxsed.emulators import (
     train_spectrum,
 )
 from jaxsed.emulators.registry import spectrum_files
-from jaxsed.emulators.spectral.emulator import nodes_resolution
 from jaxsed.emulators.spectral.provabgs import Burst, ProvabgsSpectrum, Smooth
 from jaxsed.emulators.training.spectral import KWON, blend_weights
 from jaxsed.emulators.validation.spectral import QUANTILES, joint_jumps
 from jaxsed.learn import FitSettings
 from jaxsed.plots.spectrum_error import spectrum_error_percentiles, spectrum_mean_error
-from jaxsed.sps.dust.attenuation import CharlotFall
+from jaxsed.rest_frame.spectrum import nodes_resolution, spectral_grid
 from jaxsed.sps.models.galaxy import galaxy_model
 from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp
@@ -204,10 +203,10 @@ def one(theta, k=0):
 
 def test_contract(shipped, physics, thetas):
     theta, _ = thetas
+    assert "redshift" in shipped.parameter_names
     for model in (shipped, physics):
         assert isinstance(model.wave, np.ndarray) and np.all(np.diff(model.wave) > 0)
         assert model.resolution.fwhm.shape == model.wave.shape and model.resolution.text
-        assert "redshift" in model.parameter_names
         single = model(one(theta))
         assert single.shape == model.wave.shape and single.dtype == jnp.float32
         many = jax.jit(jax.vmap(lambda m, t: m(t), (None, 0)))(model, theta)
@@ -298,7 +297,11 @@ def test_components_add_up_to_the_direct_physics(physics, shipped, thetas):
         def __call__(self, inputs):
             return self.run(inputs)
 
-    exact = dataclasses.replace(shipped, smooth=Exact(physics.smooth), burst=Exact(physics.burst))
+    exact = dataclasses.replace(
+        shipped,
+        smooth=Exact(partial(train_spectra.smooth_component, physics)),
+        burst=Exact(partial(train_spectra.burst_component, physics)),
+    )
     got = np.asarray(jax.vmap(exact)(theta))
     np.testing.assert_allclose(got, truth, atol=2e-4)
 
@@ -321,12 +324,29 @@ def test_direct_physics_is_that_of_the_photometry(physics, thetas):
         np.testing.assert_allclose(flux, expected, rtol=5e-3)
 
 
-def test_screen_is_the_dust_of_the_physics():
-    dust = CharlotFall.build(WAVE)
-    screen = train_spectra.screen_of(dust)
-    for dust2, index in ((0.3, -0.7), (2.0, 0.9), (0.0, 0.0), (1.0, -2.2)):
-        expected = dust.diffuse.depth(dust2, index)
-        np.testing.assert_allclose(screen.depth(dust2, index), expected, rtol=2e-5, atol=1e-6)
+def test_direct_physics_is_starlight_behind_two_screens(physics, thetas):
+    """ln of the sum of both populations, in double precision; and finite behind any dust."""
+    theta, truth = thetas
+    ratio = physics.wave / 5500.0
+    for k in range(5):
+        t = one(theta, k)
+        formation = physics.physics.formation(t, age(t.redshift))
+        young, old = physics.stars.light(formation, physics.physics.log_z(t))
+        light = np.exp(-float(t.dust1) / ratio) * np.asarray(young, float) + np.asarray(old, float)
+        depth = np.asarray(physics.dust.diffuse.depth(t.dust2, t.dust_index), float)
+        unit = 2.99792458e18 / physics.wave**2 / physics.stars.unit
+        np.testing.assert_allclose(truth[k], np.log(light * unit) - depth, atol=2e-5)
+    dark = one(theta)._replace(dust1=jnp.asarray(3.0), dust2=jnp.asarray(300.0))
+    assert np.all(np.isfinite(physics(dark)))
+
+
+def test_grid_of_the_physics_is_known_by_its_content(physics, shipped):
+    """A model built again shares compiled code; both kinds state wavelengths the same way."""
+    again = train_spectra.rest_frame_provabgs(load_ssp())
+    assert again.grid is not physics.grid and again.grid == physics.grid == shipped.grid
+    assert jax.tree.structure(again) == jax.tree.structure(physics)
+    blurred = spectral_grid(physics.wave, Resolution(2 * physics.resolution.fwhm, "blurred"))
+    assert blurred != physics.grid and hash(blurred) == hash(physics.grid)
 
 
 def test_shipped_emulator_is_as_accurate_as_it_says(shipped, physics):
@@ -447,5 +467,5 @@ def test_parts_that_do_not_fit(shipped, emulator):
         )
     with pytest.raises(ValueError, match="per wavelength"):
         emulator.with_resolution(Resolution(np.ones(3), "wrong"))
-    with pytest.raises(ValueError, match="covers"):
+    with pytest.raises(ValueError, match="within the grid"):
         train_spectra.rest_frame_provabgs(load_ssp(), wave_range=(10.0, 6000.0))

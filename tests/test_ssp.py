@@ -14,16 +14,14 @@ from jaxsed.sps.ssp import readers as ssp_readers
 from jaxsed.sps.ssp.grid import (
     LOG_NLYC_NONE,
     SSPGrid,
-    deposit_lines,
-    energy_weights,
     insert_age,
     load_ssp,
-    log_wave_grid,
     read_ssp,
     resample,
     validated,
     write_ssp,
 )
+from jaxsed.sps.ssp.wavelengths import deposit_lines, energy_weights, log_wave_grid
 
 SOURCE = "ssp/pegase2_kroupa01_stellar_plus_nebular.npz"
 

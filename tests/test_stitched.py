@@ -22,7 +22,7 @@ from jaxsed.emulators import (
     measure_error,
     train_stitched,
 )
-from jaxsed.emulators.photometric.stitched import WINDOWS
+from jaxsed.emulators.photometric.windows import WINDOWS
 from jaxsed.learn import FitSettings
 from jaxsed.nets import mlp
 

@@ -26,12 +26,12 @@ from jaxsed import params
 from jaxsed.bands.filters import load_filter
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import PhotometricEmulator, TrainSettings
-from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.sps.models import continuity, prospector
 from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp
-from jaxsed.weights.make_emulators import SETS, SOFTENING
-from jaxsed.workflows.train_photometric import train_emulator
+from jaxsed.weights.make_emulators import SETS
+from jaxsed.workflows.train_photometric import SOFTENING, train_emulator
 
 REDSHIFT = 1.75
 GALAXIES = {"A": 0.0, "B": -2.5}

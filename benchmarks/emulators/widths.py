@@ -21,12 +21,12 @@ from rich.console import Console
 from jaxsed.bands.filters import load_filter
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import TrainSettings, choose_width
-from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.emulators.training.widths import share_seconds
 from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp
-from jaxsed.weights.make_emulators import SETS, SOFTENING
-from jaxsed.workflows.train_photometric import emulation
+from jaxsed.weights.make_emulators import SETS
+from jaxsed.workflows.train_photometric import SOFTENING, emulation
 
 
 def main() -> None:

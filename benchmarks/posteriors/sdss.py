@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from astropy.table import Table
+from jaxsed.infer.amortised.run import DRAWS, DRAWS_PER_CALL
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table as Printed
@@ -34,7 +35,6 @@ from jaxsed.catalog.config import Config, parse_config
 from jaxsed.catalog.results import Results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.cli import cores, prepare_process
-from jaxsed.infer.amortised.run import DRAWS, DRAWS_PER_CALL
 
 BANDS = "ugriz"
 PRIOR = (0.002, 0.5)

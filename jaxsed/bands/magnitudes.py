@@ -1,4 +1,6 @@
-"""Arsinh magnitudes: logarithmic for bright fluxes, linear and finite for faint ones.
+"""Arsinh magnitudes, and how flux follows from mass and distance.
+
+Arsinh magnitudes are logarithmic for bright fluxes, linear and finite for faint ones.
 
 With a = 2.5 log10(e) and the softening magnitude mu_0 (Mathews et al. 2023, eq. 2),
 
@@ -12,14 +14,20 @@ the square in the textbook derivative 1 / sqrt(x^2 + 1) has long overflowed.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.cosmology import Cosmology, distance_modulus
+
 POGSON = 2.5 * math.log10(math.e)
 """a of eq. 2 [mag]: the change of magnitude for a relative change of flux."""
+
+REFERENCE_LOG_MASS = 10.0
+"""log10 of the mass formed [Msun] whose flux at 10 pc galaxy models give."""
 
 DEFAULT_MU_0 = 35.0
 """Softening magnitude of Mathews et al. (2023), for apparent magnitudes."""
@@ -61,6 +69,16 @@ def from_arsinh(mu: ArrayLike, mu_0: float = DEFAULT_MU_0, ln_amplitude: ArrayLi
 def softening_flux(mu_0: float = DEFAULT_MU_0) -> float:
     """Flux [maggies] of AB magnitude mu_0, where the scale turns from linear to logarithmic."""
     return 10.0 ** (-0.4 * mu_0)
+
+
+def ln_amplitude(theta: Any, cosmology: Cosmology) -> Array:
+    """ln of a galaxy's flux over that of 10^10 Msun formed at 10 pc: mass and distance, exactly.
+
+    Of a theta with `log_mass_formed` and `redshift`.  Closer than 10 pc counts as 10 pc, which
+    keeps redshift 0 finite.
+    """
+    mass = jnp.asarray(theta.log_mass_formed, float) - REFERENCE_LOG_MASS
+    return math.log(10.0) * mass - distance_modulus(theta.redshift, cosmology) / POGSON
 
 
 @jax.custom_jvp

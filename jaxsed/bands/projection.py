@@ -68,7 +68,10 @@ def project(bands: Sequence[Filter], wave: np.ndarray) -> BandProjector:
     ln_wave = np.log(np.asarray(wave, float))
     step = (ln_wave[-1] - ln_wave[0]) / (ln_wave.size - 1)
     if np.abs(np.diff(ln_wave) - step).max() > 1e-3 * step:
-        raise ValueError("expected wavelengths uniform in ln(wavelength); see ssp.log_wave_grid")
+        raise ValueError(
+            "expected wavelengths uniform in ln(wavelength); see "
+            "jaxsed.sps.ssp.wavelengths.log_wave_grid"
+        )
     low = min(np.log(b.wave[0]) for b in bands)
     high = max(np.log(b.wave[-1]) for b in bands)
     first = int(np.floor((low - ln_wave[0]) / step)) - 2

@@ -21,7 +21,7 @@ from jaxsed.emulators.registry import (
     load_emulator,
     load_spectrum_emulator,
 )
-from jaxsed.emulators.spectral.emulator import Resolution, SpectrumEmulator
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator
 from jaxsed.emulators.spectral.provabgs import ProvabgsSpectrum
 from jaxsed.emulators.spectral.speculator import read_speculator
 from jaxsed.emulators.training.photometric import EmulatorTarget, TrainSettings, train_photometric
@@ -31,6 +31,7 @@ from jaxsed.emulators.training.widths import choose_width
 from jaxsed.emulators.validation.errors import ErrorSummary, measure_error, measured_sigma
 from jaxsed.emulators.validation.report import error_report, error_table, model_card
 from jaxsed.emulators.validation.spectral import SpectrumErrors, spectral_errors
+from jaxsed.rest_frame.spectrum import Resolution
 
 __all__ = [
     "EmulatorRecord",

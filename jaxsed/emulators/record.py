@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxsed.bands.filters import Filter
+from jaxsed.core.content import ByContent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EmulatorRecord:
+class EmulatorRecord(ByContent):
     """What an emulator was made of and how: compared and hashed by content.
 
     Static metadata: two emulators with equal records share compiled code.
@@ -37,11 +38,6 @@ class EmulatorRecord:
             for values in (curve.wave, curve.trans):
                 sha.update(np.ascontiguousarray(values, np.float64).tobytes() + b"|")
         return sha.hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, EmulatorRecord) and self.digest() == other.digest()
 
     def __hash__(self) -> int:
         return hash((self.physics, self.ssp, len(self.curves)))

@@ -53,12 +53,7 @@ def load_emulator(name: str | Path) -> Any:
 
     Raises ValueError for an unknown name, with the known ones, and for a file that is no emulator.
     """
-    path = Path(name)
-    if path.suffix != ".h5":
-        known = {path.stem.removeprefix(PREFIX): path for path in emulator_files()}
-        if str(name) not in known:
-            raise ValueError(f"no emulator {str(name)!r}: known are {', '.join(known)}")
-        path = known[str(name)]
+    path = _path_of(name, "emulator", emulator_files(), PREFIX)
     kind = files.kind(path)
     if kind not in _CLASSES:
         raise ValueError(f"{path}: expected an emulator, got a {kind!r} file")
@@ -76,10 +71,17 @@ def load_spectrum_emulator(name: str | Path = "provabgs") -> ProvabgsSpectrum:
 
     Raises ValueError for an unknown name, with the known ones, and for a file that is none.
     """
+    return ProvabgsSpectrum.load(
+        _path_of(name, "spectrum emulator", spectrum_files(), SPECTRUM_PREFIX)
+    )
+
+
+def _path_of(name: str | Path, what: str, paths: list[Path], prefix: str) -> Path:
+    """A file as it is given, or the one among `paths` that a name stands for."""
     path = Path(name)
-    if path.suffix != ".h5":
-        known = {path.stem.removeprefix(SPECTRUM_PREFIX): path for path in spectrum_files()}
-        if str(name) not in known:
-            raise ValueError(f"no spectrum emulator {str(name)!r}: known are {', '.join(known)}")
-        path = known[str(name)]
-    return ProvabgsSpectrum.load(path)
+    if path.suffix == ".h5":
+        return path
+    known = {path.stem.removeprefix(prefix): path for path in paths}
+    if str(name) not in known:
+        raise ValueError(f"no {what} {str(name)!r}: known are {', '.join(known)}")
+    return known[str(name)]

@@ -12,7 +12,7 @@ from jax import Array
 from jaxsed.sps.agn import Torus, torus
 from jaxsed.sps.dust.emission import DustEmission, dust_emission
 from jaxsed.sps.gas.nebular import Nebular, nebular
-from jaxsed.sps.ssp.grid import energy_weights
+from jaxsed.sps.ssp.wavelengths import energy_weights
 from jaxsed.sps.templates import DustTable, NebularTable, TorusTable, load_templates
 
 LOG_U = -2.0

@@ -17,13 +17,12 @@ from typing import NamedTuple
 import jax
 
 from jaxsed.bands.filters import load_filter
-from jaxsed.emulators import TrainSettings, model_card
-from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators import model_card
 from jaxsed.io import files
 from jaxsed.io.outputs import check_writable
 from jaxsed.sps.models.registry import family
 from jaxsed.sps.ssp.grid import load_ssp
-from jaxsed.workflows.train_photometric import train_emulator
+from jaxsed.workflows.train_photometric import CACHE_SETTINGS, train_emulator
 
 GOODSS = (
     "goodss_ctio_u goodss_vimos_u goodss_acs_f435w goodss_acs_f606w goodss_acs_f775w "
@@ -88,8 +87,6 @@ SETS = {
         MATHEWS137, (0.0, 3.0), "137 bands from the far ultraviolet to 1.3 mm, z 0-3", "prospector"
     ),
 }
-SOFTENING = -6.0
-"""Softening magnitude of the fluxes at 10 pc of 1e10 Msun: some 15 mag below their light."""
 
 
 def main() -> None:
@@ -107,12 +104,11 @@ def main() -> None:
     name = f"{chosen.physics}_{options.set}"
     output = options.output or Path(__file__).with_name(f"emulator_{name}.h5")
     check_writable(output)
-    settings = TrainSettings(
+    settings = dataclasses.replace(
+        CACHE_SETTINGS,
         n_train=options.train,
         width=options.width,
-        mu_0=SOFTENING,
-        loss="band_rmse",
-        fit=dataclasses.replace(FAST, max_seconds=options.seconds),
+        fit=dataclasses.replace(CACHE_SETTINGS.fit, max_seconds=options.seconds),
     )
     emulator, history = train_emulator(
         jax.random.key(options.seed),

@@ -20,17 +20,17 @@ import jax
 import numpy as np
 
 from jaxsed.emulators import ProvabgsSpectrum, SpectrumErrors
-from jaxsed.emulators.training.photometric import FAST
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.emulators.training.spectral import KWON, SpectrumSettings
 from jaxsed.emulators.validation.spectral import joint_jumps, ln_flux_residuals
 from jaxsed.emulators.validation.spectral_card import spectrum_card
 from jaxsed.io import files
 from jaxsed.io.outputs import check_writable
 from jaxsed.sps.models.registry import family
+from jaxsed.sps.spectra.rest_frame import RestSpectrum
 from jaxsed.sps.ssp.grid import load_ssp
 from jaxsed.workflows.train_spectra import (
     REDSHIFT_RANGE,
-    RestFrameProvabgs,
     rest_frame_provabgs,
     train_provabgs_spectrum,
     unseen_galaxies,
@@ -40,7 +40,7 @@ SETTINGS = {"fast": FAST, "kwon": KWON}
 
 
 def measured(
-    emulator: ProvabgsSpectrum, model: RestFrameProvabgs, key: jax.Array, n: int
+    emulator: ProvabgsSpectrum, model: RestSpectrum, key: jax.Array, n: int
 ) -> tuple[ProvabgsSpectrum, dict[str, Any]]:
     """The emulator with its errors on n unseen galaxies of the prior, and more figures.
 

@@ -21,7 +21,8 @@ import numpy as np
 
 from jaxsed.bands.wavelengths import air_to_vacuum
 from jaxsed.io import files
-from jaxsed.sps.ssp.grid import LOG_NLYC_NONE, SSPGrid, deposit_lines, read_ssp, write_arrays
+from jaxsed.sps.ssp.grid import LOG_NLYC_NONE, SSPGrid, read_ssp, write_arrays
+from jaxsed.sps.ssp.wavelengths import deposit_lines
 
 #: PEGASE.2 is tabulated in 400 Angstrom steps up to here, then at 20, 40, 60... micron.
 _LAST_FINE_NODE = 100200.0

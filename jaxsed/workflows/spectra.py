@@ -15,9 +15,10 @@ from jaxsed import likelihood, params
 from jaxsed.bands.filters import load_filter
 from jaxsed.likelihood import Joint, JointPrediction, MassShear, Photometry, Spectrum
 from jaxsed.problem import Problem
+from jaxsed.rest_frame.spectrum import RestModel
 from jaxsed.sps.gas.lines import LINES, EmissionLine
 from jaxsed.sps.spectra.observed import Arm, ObservedSpectrum
-from jaxsed.sps.spectra.pixels import RestModel, SpectrumModel, blur, spectrum_model
+from jaxsed.sps.spectra.pixels import SpectrumModel, blur, spectrum_model
 from jaxsed.sps.spectra.rest_photometry import RestPhotometry, rest_photometry
 
 LINE_WIDTH_A = 10.0
@@ -71,7 +72,7 @@ def spectrum_problem(
     are in reach) and `ln_aperture`, in this order.
 
     Args:
-        rest: rest-frame spectrum model; see `jaxsed.sps.spectra.pixels`.
+        rest: rest-frame spectrum model; see `jaxsed.rest_frame.spectrum`.
         observed: the spectrum; see `jaxsed.sps.spectra.readers` and `observed.arm` beside it.
         prior: theta of distributions of the galaxy, with its redshift known or to be inferred.
         photometry: (flux, error) in maggies by filter name, of the whole galaxy.

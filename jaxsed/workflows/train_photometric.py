@@ -20,17 +20,21 @@ from jaxsed.emulators import (
     TrainSettings,
     train_photometric,
 )
+from jaxsed.emulators.training.networks import FAST
 from jaxsed.emulators.training.pairs import Simulate
-from jaxsed.emulators.training.photometric import FAST
 from jaxsed.learn import History
 from jaxsed.sps.models.galaxy import GalaxyModel
 from jaxsed.sps.models.registry import IGM, GalaxyFamily
 from jaxsed.sps.ssp.grid import SSPGrid
+from jaxsed.workflows import simulation
+
+SOFTENING = -6.0
+"""Softening magnitude of the fluxes at 10 pc of 1e10 Msun: some 15 mag below their light."""
 
 CACHE_SETTINGS = TrainSettings(
     n_train=1_000_000,
     width=128,
-    mu_0=-6.0,
+    mu_0=SOFTENING,
     loss="band_rmse",
     fit=dataclasses.replace(FAST, max_seconds=900.0),
 )
@@ -38,9 +42,6 @@ CACHE_SETTINGS = TrainSettings(
 
 EDGE = 4.0
 """Largest normal coordinate at which derivatives are taken."""
-
-BLOCK = 256
-"""Galaxies simulated together: their spectra then stay in the processor's caches."""
 
 
 def simulator(
@@ -76,14 +77,7 @@ def simulator(
         values, changes = jax.jvp(pair, (redshift, u), (dz, jax.random.normal(key_du, u.shape)))
         return *values, *changes
 
-    @jax.jit
-    def blocks(keys: Array, model: GalaxyModel) -> tuple[Array, ...]:
-        return jax.lax.map(lambda key: one(key, model), keys, batch_size=BLOCK)
-
-    def simulate(key: Array, n: int) -> tuple[Array, ...]:
-        return blocks(jax.random.split(key, n), model)
-
-    return simulate
+    return simulation.simulator(one, model)
 
 
 def emulation(

@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import Array
 
 from jaxsed import params
-from jaxsed.core.constants import C_LIGHT
 from jaxsed.core.keys import typed_key
 from jaxsed.cosmology import PLANCK15, Cosmology, age
-from jaxsed.emulators.spectral.emulator import (
-    Resolution,
-    SpectralGrid,
-    nodes_resolution,
-    spectral_grid,
-)
 from jaxsed.emulators.spectral.provabgs import (
     BURST_INPUTS,
     SMOOTH_INPUTS,
     Burst,
     ProvabgsSpectrum,
-    Screen,
     Smooth,
     provabgs_spectrum,
 )
-from jaxsed.emulators.spectral.published import PARAMETERS
+from jaxsed.emulators.training.pairs import Simulate
 from jaxsed.emulators.training.spectral import (
     SpectrumSettings,
     SpectrumTarget,
     train_spectrum,
 )
-from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR, CharlotFall, bump_strength
-from jaxsed.sps.models.provabgs import (
-    BURST_WIDTH_DEX,
-    T_BURST_GYR,
-    Provabgs,
-    provabgs,
-)
+from jaxsed.rest_frame.dust_curves import KriekConroyCurve
+from jaxsed.rest_frame.spectrum import nodes_resolution, spectral_grid
+from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR
+from jaxsed.sps.models.provabgs import BURST_WIDTH_DEX, T_BURST_GYR, provabgs
 from jaxsed.sps.models.registry import family
-from jaxsed.sps.populations.composite import Formation, Populations, populations
+from jaxsed.sps.populations.composite import Formation
 from jaxsed.sps.populations.sfh import IntervalMass, burst
+from jaxsed.sps.spectra.rest_frame import RestSpectrum, rest_spectrum
 from jaxsed.sps.ssp.grid import SSPGrid
+from jaxsed.workflows.simulation import in_blocks, simulator
 
 WAVE_RANGE = (2000.0, 60_000.0)
 """Angstrom."""
@@ -56,70 +45,7 @@ WAVE_RANGE = (2000.0, 60_000.0)
 REDSHIFT_RANGE = (0.0, 0.65)
 """Of the galaxies an emulator is trained for: that of the DESI Bright Galaxy Survey."""
 
-BLOCK = 256
-"""Galaxies simulated together: their spectra then stay in the processor's caches."""
-
 _BURST_WIDTH = BURST_WIDTH_DEX * params.LN10
-
-
-@struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class RestFrameProvabgs:
-    """The direct physics: a rest-frame spectrum model on the nodes of an SSP grid."""
-
-    stars: Populations
-    physics: Provabgs
-    dust: CharlotFall
-    ln_unit: Array
-    """[wave] ln of Lsun/Angstrom per Lsun/Hz."""
-    cosmology: Cosmology
-    birth_cloud_age: float = struct.field(pytree_node=False)
-    """Gyr."""
-    grid: SpectralGrid = struct.field(pytree_node=False)
-    parameter_names: tuple[str, ...] = struct.field(pytree_node=False)
-
-    @property
-    def wave(self) -> np.ndarray:
-        """[wave] rest-frame vacuum Angstrom, increasing."""
-        return self.grid.wave
-
-    @property
-    def resolution(self) -> Resolution:
-        """How sharp the spectra are."""
-        return self.grid.resolution
-
-    def __call__(self, theta: Any) -> Array:
-        """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed) of one `ProvabgsTheta`."""
-        t_age = age(theta.redshift, self.cosmology)
-        formation = self.physics.formation(theta, t_age)
-        young, old = self.stars.light(formation, self.physics.log_z(theta))
-        young_seen, old_seen = self.dust(theta.dust1, theta.dust2, theta.dust_index)
-        # the sum before diffuse dust, which may underflow
-        light = young * (young_seen / jnp.maximum(old_seen, 1e-30)) + old
-        return (
-            jnp.log(light) + self.ln_unit - self.dust.diffuse.depth(theta.dust2, theta.dust_index)
-        )
-
-    def smooth(self, inputs: Smooth) -> Array:
-        """ln L_lambda [wave] of the smooth component of unit mass, before diffuse dust."""
-        basis = self.physics.history(inputs.age)
-        mass, upper = inputs.beta @ basis.mass, inputs.beta @ basis.upper
-        total = jnp.maximum(jnp.sum(mass), 1e-12)
-        formation = Formation(IntervalMass(mass / total, upper / total))
-        young, old = self.stars.light(formation, self._log_z(inputs))
-        return jnp.log(jnp.exp(-inputs.dust1 * self.dust.birth_cloud) * young + old) + self.ln_unit
-
-    def burst(self, inputs: Burst) -> Array:
-        """ln L_lambda [wave] of a burst of unit mass, before diffuse dust."""
-        event = burst(jnp.log(inputs.t_burst), _BURST_WIDTH, inputs.age, self.stars.axis)
-        total = jnp.sum(event.mass)
-        unit = IntervalMass(event.mass / total, event.upper / total)
-        none = IntervalMass(jnp.zeros_like(unit.mass), jnp.zeros_like(unit.upper))
-        _, light = self.stars.light(Formation(none, unit), self._log_z(inputs))
-        return jnp.log(light) + self.ln_unit
-
-    def _log_z(self, inputs: Any) -> Array:
-        """The metallicity history, which depends on the two gammas alone."""
-        return self.physics.log_z(inputs)
 
 
 def rest_frame_provabgs(
@@ -128,46 +54,50 @@ def rest_frame_provabgs(
     wave_range: tuple[float, float] = WAVE_RANGE,
     birth_cloud_age: float = BIRTH_CLOUD_AGE_GYR,
     cosmology: Cosmology = PLANCK15,
-) -> RestFrameProvabgs:
-    """The physics at the grid's own nodes between two wavelengths in Angstrom.
+) -> RestSpectrum:
+    """The physics of PROVABGS at the grid's own nodes between two wavelengths in Angstrom.
 
     `birth_cloud_age` is in Gyr.
 
     Raises ValueError if the grid does not cover the range.
     """
-    wave = np.asarray(ssp.wave, float)
-    low, high = wave_range
-    if not wave[0] <= low < high <= wave[-1]:
-        raise ValueError(
-            f"the SSP grid covers {wave[0]:.4g} to {wave[-1]:.4g} Angstrom, not {low:g} to {high:g}"
-        )
-    keep = (wave >= low) & (wave <= high)
-    lnu = np.asarray(ssp.lnu)[..., keep]
-    cut = dataclasses.replace(ssp, wave=wave[keep].astype(np.float32), lnu=lnu)
-    stars = populations(cut, birth_cloud_age=birth_cloud_age)
-    nodes = wave[keep]
-    return RestFrameProvabgs(
-        stars=stars,
-        physics=provabgs(stars.axis, stars.log_z_solar),
-        dust=CharlotFall.build(nodes),
-        ln_unit=jnp.asarray(np.log(C_LIGHT / nodes**2), float),
-        cosmology=cosmology,
-        birth_cloud_age=birth_cloud_age,
-        grid=spectral_grid(nodes, nodes_resolution(nodes, ssp.resolution)),
-        parameter_names=PARAMETERS,
-    )
+    model = rest_spectrum(
+        provabgs, ssp,
+        wave_range=wave_range, birth_cloud_age=birth_cloud_age, cosmology=cosmology,
+    )  # fmt: skip
+    resolution = nodes_resolution(model.wave, ssp.resolution)
+    return dataclasses.replace(model, grid=spectral_grid(model.wave, resolution))
 
 
-def screen_of(dust: CharlotFall) -> Screen:
-    """The diffuse dust in the form that an emulator carries."""
-    curve = dust.diffuse
-    strength = jnp.asarray([bump_strength(0.0), bump_strength(1.0) - bump_strength(0.0)], float)
-    return Screen(curve.calzetti, curve.bump, curve.ln_wave_ratio, strength)  # type: ignore[union-attr]
+def smooth_component(model: RestSpectrum, inputs: Smooth) -> Array:
+    """ln L_lambda [wave] of the smooth component of unit mass, before diffuse dust.
+
+    `model` is that of `rest_frame_provabgs`.
+    """
+    basis = model.physics.history(inputs.age)
+    mass, upper = inputs.beta @ basis.mass, inputs.beta @ basis.upper
+    total = jnp.maximum(jnp.sum(mass), 1e-12)
+    formation = Formation(IntervalMass(mass / total, upper / total))
+    young, old = model.stars.light(formation, model.physics.log_z(inputs))
+    return model.ln_luminosity(model.dust.clouds(inputs.dust1) * young + old)
+
+
+def burst_component(model: RestSpectrum, inputs: Burst) -> Array:
+    """ln L_lambda [wave] of a burst of unit mass, before diffuse dust.
+
+    `model` is that of `rest_frame_provabgs`.
+    """
+    event = burst(jnp.log(inputs.t_burst), _BURST_WIDTH, inputs.age, model.stars.axis)
+    total = jnp.sum(event.mass)
+    unit = IntervalMass(event.mass / total, event.upper / total)
+    none = IntervalMass(jnp.zeros_like(unit.mass), jnp.zeros_like(unit.upper))
+    _, light = model.stars.light(Formation(none, unit), model.physics.log_z(inputs))
+    return model.ln_luminosity(light)
 
 
 def component_simulators(
-    model: RestFrameProvabgs, redshift_range: tuple[float, float] = REDSHIFT_RANGE
-) -> dict[str, Callable[[Array, int], tuple[Array, Array]]]:
+    model: RestSpectrum, redshift_range: tuple[float, float] = REDSHIFT_RANGE
+) -> dict[str, Simulate]:
     """``simulate(key, n) -> (parameters, ln flux)`` for `train_spectrum`, of both components.
 
     Parameters are drawn from the thick-tailed training distribution of PROVABGS, but for the time
@@ -177,15 +107,15 @@ def component_simulators(
     draw = family("provabgs").training_draw
     low, high = redshift_range
 
-    def smooth(key: Array, model: RestFrameProvabgs) -> tuple[Array, Array]:
+    def smooth(key: Array, model: RestSpectrum) -> tuple[Array, Array]:
         key_z, key_theta = jax.random.split(key)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         theta = draw(key_theta, redshift)
         t_age = age(redshift, model.cosmology)
         inputs = Smooth(theta.beta, theta.gamma1, theta.gamma2, theta.dust1, t_age)
-        return params.features(inputs, SMOOTH_INPUTS), model.smooth(inputs)
+        return params.features(inputs, SMOOTH_INPUTS), smooth_component(model, inputs)
 
-    def bursts(key: Array, model: RestFrameProvabgs) -> tuple[Array, Array]:
+    def bursts(key: Array, model: RestSpectrum) -> tuple[Array, Array]:
         key_z, key_theta, key_t, key_which = jax.random.split(key, 4)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         theta = draw(key_theta, redshift)
@@ -197,16 +127,9 @@ def component_simulators(
             first + (last - first) * u,
         )
         inputs = Burst(t_burst, theta.gamma1, theta.gamma2, age(redshift, model.cosmology))
-        return params.features(inputs, BURST_INPUTS), model.burst(inputs)
+        return params.features(inputs, BURST_INPUTS), burst_component(model, inputs)
 
-    def simulator(one: Callable) -> Callable[[Array, int], tuple[Array, Array]]:
-        @jax.jit
-        def blocks(keys: Array, model: RestFrameProvabgs) -> tuple[Array, Array]:
-            return jax.lax.map(lambda key: one(key, model), keys, batch_size=BLOCK)
-
-        return lambda key, n: blocks(jax.random.split(key, n), model)
-
-    return {"smooth": simulator(smooth), "burst": simulator(bursts)}
+    return {"smooth": simulator(smooth, model), "burst": simulator(bursts, model)}
 
 
 def training_box(
@@ -229,7 +152,7 @@ def training_box(
 
 def unseen_galaxies(
     key: Array,
-    model: RestFrameProvabgs,
+    model: RestSpectrum,
     n: int,
     *,
     redshift_range: tuple[float, float] = REDSHIFT_RANGE,
@@ -243,7 +166,7 @@ def unseen_galaxies(
     kind = family("provabgs")
     low, high = redshift_range
 
-    def one(key: Array, model: RestFrameProvabgs) -> tuple[Any, Array]:
+    def one(key: Array, model: RestSpectrum) -> tuple[Any, Array]:
         key_z, key_theta = jax.random.split(key)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         if thick:
@@ -254,14 +177,13 @@ def unseen_galaxies(
             theta = params.draw(prior, u)
         return theta, model(theta)
 
-    run = jax.jit(lambda keys, model: jax.lax.map(lambda k: one(k, model), keys, batch_size=BLOCK))
-    thetas, ln_flux = run(jax.random.split(typed_key(key), n), model)
+    thetas, ln_flux = in_blocks(one)(jax.random.split(typed_key(key), n), model)
     return thetas, np.asarray(ln_flux)
 
 
 def train_provabgs_spectrum(
     key: Array,
-    model: RestFrameProvabgs,
+    model: RestSpectrum,
     settings: dict[str, SpectrumSettings],
     *,
     redshift_range: tuple[float, float] = REDSHIFT_RANGE,
@@ -294,7 +216,7 @@ def train_provabgs_spectrum(
         )  # fmt: skip
         parts[name], notes[name] = trained.emulator, trained.notes
     return provabgs_spectrum(
-        parts["smooth"], parts["burst"], screen_of(model.dust),
+        parts["smooth"], parts["burst"], KriekConroyCurve.build(model.wave),
         burst_width=_BURST_WIDTH, cosmology=model.cosmology,
         record={
             "physics": "provabgs", "training": notes, "redshift_range": list(redshift_range),

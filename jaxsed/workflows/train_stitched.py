@@ -10,7 +10,7 @@ from jax import Array
 from jaxsed.bands.filters import Filter
 from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators import StitchedEmulator, TrainSettings, train_stitched
-from jaxsed.emulators.photometric.stitched import WINDOWS, Windows
+from jaxsed.emulators.photometric.windows import WINDOWS, Windows
 from jaxsed.sps.models.registry import IGM, GalaxyFamily
 from jaxsed.sps.ssp.grid import SSPGrid
 from jaxsed.workflows.train_photometric import emulation

@@ -12,7 +12,6 @@ far as the distance goes. Since F10 is of absolute magnitude about -20, the soft
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,16 @@ from jax.typing import ArrayLike
 
 from jaxsed import params
 from jaxsed.bands.filters import Filter, curve_difference
-from jaxsed.bands.magnitudes import POGSON, from_arsinh
-from jaxsed.cosmology import PLANCK15, Cosmology, distance_modulus
+from jaxsed.bands.magnitudes import from_arsinh, ln_amplitude
+from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators.record import EmulatorRecord
+from jaxsed.emulators.training_range import outside
 from jaxsed.emulators.validation.errors import ErrorSummary
 from jaxsed.io import files
 from jaxsed.likelihood import MassShear
 from jaxsed.nets import mlp
 
 Theta = Any  # a NamedTuple with the fields `log_mass_formed`, `redshift` and those of the features
-
-REFERENCE_LOG_MASS = 10.0
-"""log10 of the mass formed [Msun] that F10 is of."""
 
 KIND = "jaxsed photometric emulator"
 _ARRAYS = ("feature_shift", "feature_scale", "output_mean", "box_low", "box_high")
@@ -48,12 +45,8 @@ _UNITS = {
     "features": "jaxsed.params.features of the theta's units (ages Gyr, masses Msun)",
 }
 
-_LN10 = math.log(10.0)
 LN_SPREAD = 4.0
 """Largest |ln| of sigma(theta) over that of the band."""
-
-# A theta on the edge of the box may round to just outside it.
-_BOX_SLACK = 1e-5
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
@@ -164,13 +157,8 @@ class PhotometricEmulator:
         return from_arsinh(self.magnitudes(theta), self.mu_0)
 
     def ln_amplitude(self, theta: Theta) -> Array:
-        """ln(flux / F10): mass formed and luminosity distance.
-
-        Closer than 10 pc counts as 10 pc, which keeps redshift 0 finite.
-        """
-        modulus = distance_modulus(theta.redshift, self.cosmology)
-        mass = jnp.asarray(theta.log_mass_formed, float) - REFERENCE_LOG_MASS
-        return _LN10 * mass - modulus / POGSON
+        """ln(flux / F10): mass formed and luminosity distance."""
+        return ln_amplitude(theta, self.cosmology)
 
     def magnitudes(self, theta: Theta) -> Array:
         """Arsinh magnitudes [band] of F10."""
@@ -199,14 +187,12 @@ class PhotometricEmulator:
 
     def outside_features(self, theta: Theta) -> tuple[str, ...]:
         """Names of the features of one concrete theta that are out of range (not for `jit`)."""
-        outside = np.asarray(self._outside(theta))
-        return tuple(n for n, out in zip(self.feature_names, outside, strict=True) if out)
+        out = np.asarray(self._outside(theta))
+        return tuple(n for n, is_out in zip(self.feature_names, out, strict=True) if is_out)
 
-    def _outside(self, theta):
+    def _outside(self, theta: Theta) -> Array:
         x = params.features(theta, self.feature_names)
-        slack = _BOX_SLACK * (self.box_high - self.box_low)
-        # a NaN is outside
-        return ~((x >= self.box_low - slack) & (x <= self.box_high + slack))
+        return outside(x, self.box_low, self.box_high)
 
     def select(self, band_names: Sequence[str]) -> "PhotometricEmulator":
         """The emulator of these bands alone, in this order: a smaller last layer.

@@ -1,8 +1,7 @@
 """The spectrum emulator: parameters -> ln L_lambda, by PCA and a network per wavelength window.
 
-A *rest-frame spectrum model* is a frozen pytree with `model(theta) -> ln L [wave]`,
-`model.wave`, `model.resolution` and `model.parameter_names`; `SpectrumEmulator` is one. Its ln
-flux is a linear map of the scores that a small network predicts (Alsing et al. 2020, section 3):
+`SpectrumEmulator` is a rest-frame spectrum model (see `jaxsed.rest_frame.spectrum`). Its ln flux
+is a linear map of the scores that a small network predicts (Alsing et al. 2020, section 3):
 
     ln L(lambda) = sum_k score_k(theta) basis_k(lambda) + offset(lambda).
 
@@ -11,10 +10,9 @@ the basis, once and in double precision, so that a call is matrix products and a
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +22,16 @@ from jax.typing import ArrayLike
 
 from jaxsed import params
 from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.emulators.training_range import outside
 from jaxsed.io import files
 from jaxsed.nets import mlp
+from jaxsed.rest_frame.spectrum import (
+    OnSpectralGrid,
+    Resolution,
+    SpectralGrid,
+    nodes_resolution,
+    spectral_grid,
+)
 
 LN_LSUN_PER_ANGSTROM = "ln(Lsun / Angstrom per Msun formed)"
 """Unit of the output, unless an emulator says otherwise."""
@@ -34,70 +40,6 @@ LN_MAGGIES_10PC = "ln(AB maggies at 10 pc per Msun formed)"
 """Unit of the published Prospector-alpha networks (inferred from their values)."""
 
 KIND = "jaxsed spectrum emulator"
-_NEARBY = 4  # nodes on either side
-# A theta on the edge of the box may round to just outside it.
-_BOX_SLACK = 1e-5
-
-
-class Resolution(NamedTuple):
-    """How sharp a spectrum model is."""
-
-    fwhm: np.ndarray
-    """[wave] full width at half maximum of the line-spread function, Angstrom."""
-    text: str
-    """The same in words, for messages."""
-
-
-def nodes_resolution(wave: ArrayLike, text: str = "") -> Resolution:
-    """The resolution of a grid whose spectra are known no better than its nodes: two steps.
-
-    The widest step nearby counts: nodes are added around lines, which sharpens nothing.
-    """
-    step = np.pad(np.gradient(np.asarray(wave, float)), _NEARBY, mode="edge")
-    widest = np.lib.stride_tricks.sliding_window_view(step, 2 * _NEARBY + 1).max(1)
-    return Resolution(2.0 * widest, text or "two steps of the wavelength grid")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SpectralGrid:
-    """Wavelengths [wave] (vacuum Angstrom, increasing) and resolution of a spectrum model.
-
-    Static metadata: numpy also inside `jax.jit`, compared and hashed by content.
-    """
-
-    wave: np.ndarray
-    resolution: Resolution
-
-    def digest(self) -> str:
-        """SHA-256 of the content."""
-        sha = hashlib.sha256(self.resolution.text.encode())
-        for values in (self.wave, self.resolution.fwhm):
-            sha.update(np.ascontiguousarray(values, np.float64).tobytes() + b"|")
-        return sha.hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, SpectralGrid) and self.digest() == other.digest()
-
-    def __hash__(self) -> int:
-        return hash((self.wave.size, float(self.wave[0]), float(self.wave[-1])))
-
-
-def spectral_grid(wave: ArrayLike, resolution: Resolution) -> SpectralGrid:
-    """Validate wavelengths and resolution.
-
-    Raises ValueError unless wavelengths are positive and increasing and every one has a FWHM.
-    """
-    wave, fwhm = np.asarray(wave, np.float64), np.asarray(resolution.fwhm, np.float64)
-    if wave.ndim != 1 or wave.size < 2 or not (wave[0] > 0 and np.all(np.diff(wave) > 0)):
-        raise ValueError("expected two or more positive, increasing wavelengths in Angstrom")
-    if fwhm.shape != wave.shape or not np.all(fwhm > 0):
-        raise ValueError(
-            f"expected a resolution (FWHM > 0 in Angstrom) per wavelength, {wave.shape}, "
-            f"got shape {fwhm.shape}"
-        )
-    return SpectralGrid(wave, Resolution(fwhm, resolution.text))
 
 
 @struct.dataclass
@@ -159,7 +101,7 @@ def spectral_window(
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class SpectrumEmulator:
+class SpectrumEmulator(OnSpectralGrid):
     """Networks with their bases and range; call it on one theta.
 
     Made by `read_speculator`, `train_spectrum` or from parts by `SpectrumEmulator.create`.
@@ -212,16 +154,6 @@ class SpectrumEmulator:
             raise ValueError(f"expected a box of {len(names)} ranges with low < high")
         return cls(tuple(windows), low, high, names, grid, unit)
 
-    @property
-    def wave(self) -> np.ndarray:
-        """[wave] rest-frame vacuum Angstrom, increasing."""
-        return self.grid.wave
-
-    @property
-    def resolution(self) -> Resolution:
-        """How sharp the spectra are."""
-        return self.grid.resolution
-
     def __call__(self, theta: Any) -> Array:
         """ln L_lambda [wave] in `unit`, for one theta.
 
@@ -248,12 +180,7 @@ class SpectrumEmulator:
 
     def inside(self, theta: Any) -> Array:
         """Whether theta [scalar bool] lies within the ranges of the training set."""
-        x = self.features(theta)
-        slack = _BOX_SLACK * jnp.where(
-            jnp.isfinite(self.box_high - self.box_low), self.box_high - self.box_low, 0.0
-        )
-        # a NaN is outside
-        return jnp.all((x >= self.box_low - slack) & (x <= self.box_high + slack))
+        return ~jnp.any(outside(self.features(theta), self.box_low, self.box_high))
 
     def in_lsun_per_angstrom(self) -> "SpectrumEmulator":
         """The emulator with its output in ln(Lsun/Angstrom per Msun formed).
@@ -361,3 +288,12 @@ class SpectrumEmulator:
         arrays, attributes = files.read(path, KIND)
         with files.complete(path, "spectrum emulator"):
             return cls.from_arrays(arrays, attributes)
+
+
+def check_inputs(emulator: SpectrumEmulator, names: tuple[str, ...]) -> None:
+    """Raises ValueError unless these are the inputs of the emulator, in this order."""
+    if emulator.parameter_names != names:
+        raise ValueError(
+            f"expected an emulator of {', '.join(names)}, got one of "
+            f"{', '.join(emulator.parameter_names)}"
+        )

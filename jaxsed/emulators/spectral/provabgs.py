@@ -21,10 +21,12 @@ from jax import Array
 from jax.scipy.special import ndtr
 
 from jaxsed.cosmology import PLANCK15, Cosmology, age
-from jaxsed.emulators.spectral.emulator import Resolution, SpectrumEmulator
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
 from jaxsed.emulators.spectral.published import PARAMETERS, add_in_flux
 from jaxsed.emulators.validation.spectral import SpectrumErrors
 from jaxsed.io import files
+from jaxsed.rest_frame.dust_curves import KriekConroyCurve
+from jaxsed.rest_frame.spectrum import OnSpectralGrid, SpectralGrid
 
 SMOOTH_INPUTS = (
     "beta_stick_1", "beta_stick_2", "beta_stick_3", "log10_gamma1", "log10_gamma2", "dust1", "age",
@@ -57,33 +59,8 @@ class Burst(NamedTuple):
     age: Any
 
 
-@struct.dataclass
-class Screen:
-    """Diffuse dust of the form of Kriek & Conroy (2013), with tabulated curves.
-
-    tau = dust2 max(curve + (strength_0 + strength_1 dust_index) bump, 0)
-          exp(dust_index ln_wave_ratio)
-    """
-
-    curve: Array
-    """[wave] at slope zero without bump."""
-    bump: Array
-    """[wave] of unit strength."""
-    ln_wave_ratio: Array
-    """[wave] ln of wavelength over the reference wavelength."""
-    strength: Array
-    """[2] of the bump at slope zero, and its change with the slope."""
-
-    def depth(self, dust2: Any, dust_index: Any) -> Array:
-        """Optical depth [wave]."""
-        dust2, dust_index = jnp.asarray(dust2, float), jnp.asarray(dust_index, float)
-        strength = self.strength[0] + self.strength[1] * dust_index
-        unsloped = jnp.maximum(self.curve + strength * self.bump, 0.0)
-        return dust2 * unsloped * jnp.exp(dust_index * self.ln_wave_ratio)
-
-
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class ProvabgsSpectrum:
+class ProvabgsSpectrum(OnSpectralGrid):
     """A rest-frame spectrum model: call it on one `ProvabgsTheta`.
 
     Made by `provabgs_spectrum`, `load`, or `load_spectrum_emulator("provabgs")`.
@@ -91,7 +68,8 @@ class ProvabgsSpectrum:
 
     smooth: SpectrumEmulator
     burst: SpectrumEmulator
-    screen: Screen
+    screen: KriekConroyCurve
+    """The diffuse dust on the wavelengths of the components."""
     burst_width: Array
     """Standard deviation of the burst in ln(lookback time)."""
     cosmology: Cosmology
@@ -103,14 +81,9 @@ class ProvabgsSpectrum:
     parameter_names: tuple[str, ...] = struct.field(pytree_node=False, default=PARAMETERS)
 
     @property
-    def wave(self) -> np.ndarray:
-        """[wave] rest-frame vacuum Angstrom, increasing."""
-        return self.smooth.wave
-
-    @property
-    def resolution(self) -> Resolution:
-        """How sharp the spectra are."""
-        return self.smooth.resolution
+    def grid(self) -> SpectralGrid:  # type: ignore[override]  # a frozen field elsewhere
+        """Wavelengths and resolution, those of both components."""
+        return self.smooth.grid
 
     @property
     def unit(self) -> str:
@@ -183,7 +156,7 @@ class ProvabgsSpectrum:
             return provabgs_spectrum(
                 SpectrumEmulator.from_arrays(parts["smooth"], attributes["smooth"]),
                 SpectrumEmulator.from_arrays(parts["burst"], attributes["burst"]),
-                Screen(**{k: jnp.asarray(v, float) for k, v in parts["screen"].items()}),
+                KriekConroyCurve(**{k: jnp.asarray(v, float) for k, v in parts["screen"].items()}),
                 burst_width=float(arrays["burst_width"]),
                 cosmology=Cosmology(**attributes["cosmology"]),
                 errors=SpectrumErrors(
@@ -204,7 +177,7 @@ class ProvabgsSpectrum:
 def provabgs_spectrum(
     smooth: SpectrumEmulator,
     burst: SpectrumEmulator,
-    screen: Screen,
+    screen: KriekConroyCurve,
     *,
     burst_width: float,
     cosmology: Cosmology = PLANCK15,
@@ -225,12 +198,8 @@ def provabgs_spectrum(
     Raises:
         ValueError: parts that do not fit each other.
     """
-    for emulator, names in ((smooth, SMOOTH_INPUTS), (burst, BURST_INPUTS)):
-        if emulator.parameter_names != names:
-            raise ValueError(
-                f"expected an emulator of {', '.join(names)}, got one of "
-                f"{', '.join(emulator.parameter_names)}"
-            )
+    check_inputs(smooth, SMOOTH_INPUTS)
+    check_inputs(burst, BURST_INPUTS)
     if smooth.grid != burst.grid or smooth.unit != burst.unit:
         raise ValueError("expected both components on the same wavelengths and in the same unit")
     n = smooth.wave.size

@@ -15,14 +15,15 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.cosmology import PLANCK13, Cosmology, age
-from jaxsed.emulators.spectral.emulator import (
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
+from jaxsed.params import LN10, sticks
+from jaxsed.rest_frame.spectrum import (
+    OnSpectralGrid,
     Resolution,
     SpectralGrid,
-    SpectrumEmulator,
     nodes_resolution,
     spectral_grid,
 )
-from jaxsed.params import LN10, sticks
 
 MILES_FWHM = 2.54
 """Angstrom, of the MILES library (Falcon-Barroso et al. 2011, A&A 532, A95)."""
@@ -85,7 +86,7 @@ def add_in_flux(ln_first: Array, ln_second: Array, first: Array, second: Array) 
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class PublishedProvabgs:
+class PublishedProvabgs(OnSpectralGrid):
     """The published PROVABGS networks as one galaxy: ``model(theta) -> ln L_lambda [wave]``.
 
     As published: the burst counts only if it is younger than the universe at the galaxy's
@@ -101,16 +102,6 @@ class PublishedProvabgs:
     cosmology: Cosmology
     grid: SpectralGrid = struct.field(pytree_node=False)
     parameter_names: tuple[str, ...] = struct.field(pytree_node=False, default=PARAMETERS)
-
-    @property
-    def wave(self) -> np.ndarray:
-        """[wave] rest-frame vacuum Angstrom, increasing."""
-        return self.grid.wave
-
-    @property
-    def resolution(self) -> Resolution:
-        """How sharp the spectra are."""
-        return self.grid.resolution
 
     def __call__(self, theta: Any) -> Array:
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed) of one `ProvabgsTheta`."""
@@ -162,12 +153,8 @@ def published_provabgs(
         ValueError: emulators with other inputs or without common wavelengths, or bases of other
             shapes.
     """
-    for emulator, names in ((nmf, NMF_INPUTS), (burst, BURST_INPUTS)):
-        if emulator.parameter_names != names:
-            raise ValueError(
-                f"expected an emulator of {', '.join(names)}, got one of "
-                f"{', '.join(emulator.parameter_names)}"
-            )
+    check_inputs(nmf, NMF_INPUTS)
+    check_inputs(burst, BURST_INPUTS)
     time, z_basis = (np.asarray(part, float) for part in bases)
     if z_basis.shape != (2, time.size) or np.any(np.diff(time) <= 0):
         raise ValueError(f"expected bases [2, {time.size}] at increasing times")

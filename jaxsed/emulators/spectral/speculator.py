@@ -18,15 +18,14 @@ import numpy as np
 
 from jaxsed.emulators.spectral.emulator import (
     LN_LSUN_PER_ANGSTROM,
-    Resolution,
     SpectralWindow,
     SpectrumEmulator,
-    nodes_resolution,
     spectral_window,
 )
 from jaxsed.emulators.spectral.unpickle import MAX_BYTES, read_arrays
 from jaxsed.io import files
 from jaxsed.io.limits import one_line, regular_file
+from jaxsed.rest_frame.spectrum import Resolution, nodes_resolution
 
 FIELDS = (
     "W", "b", "alphas", "betas", "parameters_shift", "parameters_scale", "pca_shift", "pca_scale",

@@ -114,12 +114,7 @@ def _simulated(key, simulate, n, widths, tangents, folder, label, report) -> Pai
     for i in range(done, -(-n // size)):
         # always a full chunk, so that the simulator compiles for one shape
         made = simulate(jax.random.fold_in(key, i), size)[: len(arrays)]
-        expected = tuple((size, array.shape[1]) for array in arrays)
-        if tuple(map(jnp.shape, made)) != expected:
-            raise ValueError(
-                f"expected simulate to return arrays of shapes {', '.join(map(str, expected))}, "
-                f"got {', '.join(map(str, map(jnp.shape, made)))}"
-            )
+        check_simulated(made, [(size, array.shape[1]) for array in arrays])
         fresh = [np.asarray(a)[: n - i * size] for a in made]
         finite = np.isfinite(fresh[0]).all(1) & np.isfinite(fresh[1]).all(1)
         if tangents:
@@ -134,13 +129,28 @@ def _simulated(key, simulate, n, widths, tangents, folder, label, report) -> Pai
             identity = _identity(key, n, [a.shape[1] for a in arrays], label)
             _save_progress(Path(folder), identity, i + 1, rows)
     n_invalid = n - rows
+    check_finite(n_invalid, n)
+    features, f10, *rest = (array[:rows] for array in arrays)
+    return Pairs(features, f10, n_invalid, *rest)
+
+
+def check_simulated(made: Sequence[Array], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises ValueError unless the arrays that a simulator made have these shapes."""
+    found = [jnp.shape(array) for array in made]
+    if found != list(shapes):
+        raise ValueError(
+            f"expected simulate to return arrays of shapes {', '.join(map(str, shapes))}, "
+            f"got {', '.join(map(str, found))}"
+        )
+
+
+def check_finite(n_invalid: int, n: int) -> None:
+    """Raises ValueError if more than 1 % of the n simulations have a value that is not finite."""
     if n_invalid > _MAX_INVALID * n:
         raise ValueError(
             f"{n_invalid} of {n} simulations are not finite, more than {_MAX_INVALID:.0%}: "
             "narrow the ranges that the simulator draws from"
         )
-    features, f10, *rest = (array[:rows] for array in arrays)
-    return Pairs(features, f10, n_invalid, *rest)
 
 
 def _open(key, n, widths, folder, label):

@@ -18,6 +18,14 @@ from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators.photometric import spread
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator
 from jaxsed.emulators.record import EmulatorRecord
+from jaxsed.emulators.training.networks import (
+    FAST,
+    check_sizes,
+    layer_sizes,
+    predictions,
+    root,
+    training_notes,
+)
 from jaxsed.emulators.training.pairs import (
     Pairs,
     Scaling,
@@ -32,20 +40,6 @@ from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
 
 _LOSSES: dict[str, int | None] = {"rmse": None, "band_rmse": 0}  # axis of the mean square
-
-FAST = FitSettings(
-    optimizer="soap",
-    schedule="cosine",
-    learning_rates=(1e-2, 1e-6),
-    batch_size=1000,
-    epochs=400,
-    patience=400,
-)
-"""In a minute on one core, a quarter of the error of the published settings (`FitSettings()`).
-
-A cosine needs its end to be known: either the epochs, or the time there is, by
-`dataclasses.replace(FAST, max_seconds=...)`.
-"""
 
 
 class EmulatorTarget(NamedTuple):
@@ -87,9 +81,7 @@ class TrainSettings:
     fit: FitSettings = FAST
 
     def __post_init__(self):
-        for name in ("n_train", "n_test", "width", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        check_sizes(self, "n_train", "n_test", "width", "layers")
         if not self.sobolev >= 0:
             raise ValueError(f"expected sobolev >= 0, got {self.sobolev}")
         if self.loss not in _LOSSES:
@@ -211,22 +203,14 @@ def train_on(
         raise ValueError("expected a target with a box: `box_of(features)` is the training set's")
     key = typed_key(key)
     keys = Keys.of(key)
-    n_features, n_bands = target.widths
-    sizes = (n_features, *(settings.width,) * (settings.layers - 1), n_bands)
-    layers = mlp.init(keys.network, sizes, settings.activation)
+    layers = mlp.init(keys.network, layer_sizes(settings, *target.widths), settings.activation)
     layers, history = fit(
         keys.shuffles, layers, _loss_of(settings), data,
         settings=settings.fit, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     training = {
-        "settings": dataclasses.asdict(settings),
-        "seed": np.asarray(jax.random.key_data(key)).tolist(),
-        "training_seconds": round(float(history.seconds[-1]), 1),
-        "samples_trained_on": int(history.samples[-1]),
+        **training_notes(key, settings, history),
         "validation_loss_mag": history.best_loss,
-        "stopped": history.stopped,
-        "backend": jax.default_backend(),
-        "jax": jax.__version__,
         **(notes or {}),
     }
     record = EmulatorRecord(
@@ -278,14 +262,12 @@ def rmse_loss(activation: str = "gelu_tanh", kind: str = "rmse"):
     root of the mean square over pairs: it keeps a few bands that are hard to learn, such as those
     in the far ultraviolet, from setting the error of all.
     """
-    predict = jax.vmap(lambda layers, x: mlp.apply(layers, x, activation), in_axes=(None, 0))
+    predict = predictions(activation)
     axes = _LOSSES[kind]
 
     def loss(layers, batch, key):
         del key  # nothing random in it
         x, y, *_ = batch
-        mean_square = jnp.mean((predict(layers, x) - y) ** 2, axes)
-        # the gradient of a root is infinite at zero
-        return jnp.mean(jnp.sqrt(jnp.maximum(mean_square, 1e-20)))
+        return jnp.mean(root(jnp.mean((predict(layers, x) - y) ** 2, axes)))
 
     return loss

@@ -13,7 +13,7 @@ scores are then rotated ln fluxes, and their error is the error of the ln flux.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +24,20 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.core.keys import typed_key
-from jaxsed.emulators.spectral.emulator import Resolution, SpectrumEmulator, spectral_window
-from jaxsed.emulators.training.pairs import box_of
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator, spectral_window
+from jaxsed.emulators.training.networks import (
+    FAST,
+    check_sizes,
+    layer_sizes,
+    predictions,
+    root,
+    training_notes,
+)
+from jaxsed.emulators.training.pairs import Simulate, box_of, check_finite, check_simulated
 from jaxsed.emulators.training.pca import Components, Moments, principal_components
-from jaxsed.emulators.training.photometric import FAST
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import mlp
-
-Simulate = Callable[[Array, int], tuple[Array, Array]]
+from jaxsed.rest_frame.spectrum import Resolution
 
 KWON = FitSettings(
     optimizer="adam",
@@ -42,7 +48,6 @@ KWON = FitSettings(
 """Training as published (Kwon et al. 2022, section 3): Adam, a lower rate at every plateau."""
 
 _CHUNK = 10_000
-_MAX_INVALID = 0.01
 
 
 class SpectrumTarget(NamedTuple):
@@ -69,9 +74,7 @@ class SpectrumSettings:
     fit: FitSettings = FAST
 
     def __post_init__(self):
-        for name in ("n_train", "n_pca", "width", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        check_sizes(self, "n_train", "n_pca", "width", "layers")
         if len(self.components) != len(self.joints) + 1 or min(self.components) < 1:
             raise ValueError(
                 f"expected numbers of components for {len(self.joints) + 1} windows, "
@@ -168,21 +171,12 @@ def stream(
     bad = 0
     for i, start in enumerate(range(0, n, _CHUNK)):
         # always a full chunk, so that the simulator compiles for one shape
-        x, y = (np.asarray(a) for a in simulate(jax.random.fold_in(key, i), _CHUNK))
-        expected = tuple((_CHUNK, width) for width in widths)
-        if (x.shape, y.shape) != expected:
-            raise ValueError(
-                f"expected simulate to return arrays of shapes {expected[0]} and {expected[1]}, "
-                f"got {x.shape} and {y.shape}"
-            )
-        x, y = x[: n - start], y[: n - start]
+        made = simulate(jax.random.fold_in(key, i), _CHUNK)
+        check_simulated(made, [(_CHUNK, width) for width in widths])
+        x, y = (np.asarray(a)[: n - start] for a in made)
         finite = np.isfinite(x).all(1) & np.isfinite(y).all(1)
         bad += int(np.sum(~finite))
-        if bad > _MAX_INVALID * n:
-            raise ValueError(
-                f"more than {_MAX_INVALID:.0%} of the simulations are not finite: narrow the "
-                "ranges that the simulator draws from"
-            )
+        check_finite(bad, n)
         yield (x, y) if finite.all() else (x[finite], y[finite])
 
 
@@ -230,7 +224,7 @@ def train_spectrum(
     simulated = time.perf_counter() - began
     shift, scale = parameters.mean(0, dtype=float), parameters.std(0, dtype=float)
     data = (((parameters - shift) / scale).astype(np.float32), scores)
-    sizes = (widths[0], *(settings.width,) * (settings.layers - 1), scores.shape[1])
+    sizes = layer_sizes(settings, widths[0], scores.shape[1])
     layers, history = fit(
         key_fit, mlp.init(key_net, sizes, settings.activation),
         score_loss(settings.activation, basis.weight), data,
@@ -248,22 +242,12 @@ def train_spectrum(
         [window], wave, target.parameter_names,
         box=target.box or box_of(parameters), resolution=target.resolution,
     )  # fmt: skip
-    return Trained(emulator, history, _notes(key, settings, basis, history, simulated))
-
-
-def _notes(key, settings, basis, history, simulated) -> dict[str, Any]:
-    return {
-        "settings": dataclasses.asdict(settings),
-        "seed": np.asarray(jax.random.key_data(key)).tolist(),
+    notes = training_notes(key, settings, history) | {
         "pca_residual_rms_ln_flux": [float(part.residual) for _, part in basis.windows],
         "simulation_seconds": round(simulated, 1),
-        "training_seconds": round(float(history.seconds[-1]), 1),
-        "samples_trained_on": int(history.samples[-1]),
         "validation_rms_ln_flux": history.best_loss,
-        "stopped": history.stopped,
-        "backend": jax.default_backend(),
-        "jax": jax.__version__,
     }
+    return Trained(emulator, history, notes)
 
 
 def score_loss(activation: str, weight: np.ndarray):
@@ -272,13 +256,12 @@ def score_loss(activation: str, weight: np.ndarray):
     The root of the mean over pairs of the weighted sum of squares: with `Basis.weight`, the root
     mean square error of the ln flux.
     """
-    predict = jax.vmap(lambda layers, x: mlp.apply(layers, x, activation), in_axes=(None, 0))
+    predict = predictions(activation)
 
     def loss(layers, batch, key):
         del key  # nothing random in it
         x, y = batch
         square = jnp.sum((predict(layers, x) - y) ** 2 * jnp.asarray(weight, x.dtype), axis=1)
-        # the gradient of a root is infinite at zero
-        return jnp.sqrt(jnp.maximum(jnp.mean(square), 1e-20))
+        return root(jnp.mean(square))
 
     return loss

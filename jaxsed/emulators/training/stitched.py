@@ -12,7 +12,8 @@ from jax import Array
 
 from jaxsed.core.keys import typed_key
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator
-from jaxsed.emulators.photometric.stitched import WINDOWS, StitchedEmulator, Windows, check_windows
+from jaxsed.emulators.photometric.stitched import StitchedEmulator
+from jaxsed.emulators.photometric.windows import WINDOWS, Windows, check_windows
 from jaxsed.emulators.training.pairs import Simulate, box_of, scaled, scaling_of
 from jaxsed.emulators.training.photometric import EmulatorTarget, TrainSettings, judged, train_on
 from jaxsed.emulators.training.widths import finished, simulate_sets

@@ -67,7 +67,7 @@ def ln_flux_residuals(model: Any, thetas: Any, ln_flux_true: np.ndarray) -> np.n
     """Emulated minus true ln flux [spectrum, wave].
 
     Args:
-        model: a rest-frame spectrum model, see `jaxsed.emulators.spectral.emulator`.
+        model: a rest-frame spectrum model, see `jaxsed.rest_frame.spectrum`.
         thetas: a theta whose leaves have a leading axis [spectrum], or an array
             [spectrum, parameter].
         ln_flux_true: [spectrum, wave] on the model's wavelengths and in its unit.

@@ -1,142 +1,24 @@
-"""Dust attenuation: attenuation curves k(wave) and the two-component screen that uses them.
+"""The two-component dust screen of a galaxy: birth clouds and diffuse dust."""
 
-The optical depth is ``tau(wave) = tau_V k(wave)`` with k = 1 at 5500 Angstrom, so that
-A_V = 1.086 tau_V.  What depends on the wavelength alone is computed once, when a curve is built:
-a call costs one exponential per wavelength.
-"""
-
-from types import ModuleType
-from typing import Any, Self
+from typing import Self
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
+
+from jaxsed.rest_frame.dust_curves import (
+    WAVE_V,
+    KriekConroyCurve,
+    PowerLawCurve,
+    checked_wave,
+    outer,
+)
 
 #: Age below which stars sit in their birth cloud [Gyr]: 10 Myr (Charlot & Fall 2000), as in FSPS
 #: (``dust_tesc = 7``), Prospector, and the published networks of PROVABGS, although the text of
 #: Kwon+ (2022, section 2) has 100 Myr.
 BIRTH_CLOUD_AGE_GYR = 0.01
-
-#: Reference wavelength of the curves [Angstrom].
-WAVE_V = 5500.0
-
-_RV_CALZETTI = 4.05
-_BUMP_CENTRE, _BUMP_WIDTH = 2175.0, 350.0  # Angstrom
-
-
-def _checked_wave(wave: ArrayLike) -> np.ndarray:
-    wave = np.asarray(wave, dtype=float)
-    if wave.ndim != 1 or wave.size == 0 or not np.all(np.isfinite(wave) & (wave > 0)):
-        raise ValueError(
-            f"wave must be a 1-d array of positive wavelengths in Angstrom, got shape "
-            f"{wave.shape} with values {np.array2string(wave.ravel(), threshold=4)}: pass "
-            "the rest-frame wavelength grid of the model"
-        )
-    return wave
-
-
-def _calzetti(wave: Any, xp: ModuleType) -> Any:
-    y = 1e4 / wave  # 1 / micron
-    blue = 2.659 * (-2.156 + 1.509 * y - 0.198 * y**2 + 0.011 * y**3) + _RV_CALZETTI
-    red = 2.659 * (-1.857 + 1.040 * y) + _RV_CALZETTI
-    return xp.maximum(xp.where(wave < 6300.0, blue, red), 0.0) / _RV_CALZETTI
-
-
-def calzetti(wave: ArrayLike) -> Array:
-    """Calzetti+ 2000 (ApJ 533, 682, eq. 4) curve k'(wave)/4.05, [wave] -> [wave].
-
-    Published from 1200 Angstrom to 2.2 micron.  As in FSPS, both formulae are continued as they
-    are, the blue one rising as wave^-3 shortwards, the red one reaching zero at 3.1 micron and
-    staying there.  The step of 0.6 % at 6300 Angstrom and k(5500) = 0.9995 are those of the
-    paper.
-    """
-    return _calzetti(jnp.asarray(wave, dtype=float), jnp)
-
-
-def bump_strength(dust_index: Array | float) -> Array | float:
-    """Strength E_b of the 2175 Angstrom bump tied to the slope (Kriek & Conroy 2013, eq. 3)."""
-    return 0.85 - 1.9 * dust_index
-
-
-def _outer(scalar, vector):
-    """scalar * vector, as a matrix product (see `KriekConroyCurve.depth`)."""
-    return jnp.asarray(scalar, dtype=vector.dtype)[None] @ vector[None]
-
-
-@struct.dataclass
-class PowerLawCurve:
-    """k(wave) = (wave / 5500)^index, as in Charlot & Fall (2000)."""
-
-    ln_wave_ratio: Array  # [wave] ln(wave / 5500)
-
-    @classmethod
-    def build(cls, wave: ArrayLike) -> Self:
-        """The curve on ``wave`` [wave] (Angstrom); ValueError unless positive and 1-d."""
-        return cls(jnp.asarray(np.log(_checked_wave(wave) / WAVE_V), dtype=float))
-
-    def __call__(self, dust_index: Array | float) -> Array:
-        """k [wave] for this exponent."""
-        return self.depth(1.0, dust_index)
-
-    def depth(self, dust2, dust_index):
-        """Optical depth dust2 k [wave]."""
-        return dust2 * jnp.exp(_outer(dust_index, self.ln_wave_ratio))
-
-
-@struct.dataclass
-class KriekConroyCurve:
-    """Kriek & Conroy 2013 (ApJ 775, L16, eq. 1-3): Calzetti with a free slope and a tied bump.
-
-    k(wave) = [k'(wave) + D(wave)] / 4.05 (wave / 5500)^delta,
-    D(wave) = E_b (w wave)^2 / [(wave^2 - c^2)^2 + (w wave)^2],  c = 2175, w = 350 Angstrom,
-
-    with k' of Calzetti+ 2000 (see ``calzetti`` for its continuation) and
-    E_b = 0.85 - 1.9 delta.  It is the ``dust_type = 4`` of FSPS within 0.0012 (wave/5500)^delta,
-    the rounding of FSPS's own coefficients.  Like both it is not renormalised:
-    k(5500) = 0.9995 + 0.0014 E_b, 1.0006 at delta = 0 and 1.009 at delta = -3.  Where a negative
-    bump (delta > 0.45) would make k negative, beyond 3 micron, k is zero.
-    """
-
-    calzetti: Array  # [wave] k'(wave) / 4.05
-    bump: Array  # [wave] D(wave) / 4.05 for E_b = 1
-    ln_wave_ratio: Array  # [wave] ln(wave / 5500)
-
-    @classmethod
-    def build(cls, wave: ArrayLike) -> Self:
-        """The curve on ``wave`` [wave] (Angstrom); ValueError unless positive and 1-d."""
-        wave = _checked_wave(wave)
-        squared_width = (_BUMP_WIDTH * wave) ** 2
-        bump = squared_width / ((wave**2 - _BUMP_CENTRE**2) ** 2 + squared_width)
-        parts = _calzetti(wave, np), bump / _RV_CALZETTI, np.log(wave / WAVE_V)
-        return cls(*(jnp.asarray(part, dtype=float) for part in parts))
-
-    def __call__(self, dust_index: Array | float, *, bump: Array | float | None = None) -> Array:
-        """k [wave] for slope ``dust_index`` (delta); ``bump`` overrides the tied E_b."""
-        return self.depth(1.0, dust_index, bump=bump)
-
-    def depth(self, dust2, dust_index, *, bump=None):
-        """Optical depth dust2 k [wave].
-
-        Written as products of small matrices: their derivatives are matrix products too, five
-        times faster on a CPU than the sums over wavelength of the scalar form.
-        """
-        strength = bump_strength(dust_index) if bump is None else bump
-        parts = jnp.stack([jnp.asarray(dust2, dtype=self.bump.dtype), dust2 * strength])
-        unsloped = jnp.maximum(parts @ jnp.stack([self.calzetti, self.bump]), 0.0)
-        return unsloped * jnp.exp(_outer(dust_index, self.ln_wave_ratio))
-
-
-def kriek_conroy(wave: ArrayLike, dust_index: Array | float) -> Array:
-    """``KriekConroyCurve`` in one call: wave [wave] (Angstrom), slope -> k [wave]."""
-    return KriekConroyCurve.build(wave)(dust_index)
-
-
-def power_law(wave: ArrayLike, dust_index: Array | float) -> Array:
-    """``PowerLawCurve`` in one call: wave [wave] (Angstrom), slope -> k [wave]."""
-    return PowerLawCurve.build(wave)(dust_index)
-
 
 _CURVES: dict[str, type[KriekConroyCurve] | type[PowerLawCurve]] = {
     "kriek_conroy": KriekConroyCurve,
@@ -170,7 +52,7 @@ class CharlotFall:
             raise ValueError(
                 f"diffuse must be one of {sorted(_CURVES)}, got {diffuse!r}: name one of those"
             )
-        wave = _checked_wave(wave)
+        wave = checked_wave(wave)
         birth_cloud = jnp.asarray((wave / WAVE_V) ** birth_index, dtype=float)
         return cls(_CURVES[diffuse].build(wave), birth_cloud)
 
@@ -179,4 +61,8 @@ class CharlotFall:
     ) -> tuple[Array, Array]:
         """Transmission of young and of old starlight, each [wave] in (0, 1]."""
         old = jnp.exp(-self.diffuse.depth(dust2, dust_index))
-        return old * jnp.exp(-_outer(dust1, self.birth_cloud)), old
+        return old * self.clouds(dust1), old
+
+    def clouds(self, dust1: Array | float) -> Array:
+        """Transmission of the birth clouds alone, [wave]."""
+        return jnp.exp(-outer(dust1, self.birth_cloud))

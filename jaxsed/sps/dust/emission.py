@@ -13,7 +13,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed.sps.interpolation import smooth_weights
-from jaxsed.sps.ssp.grid import energy_weights
+from jaxsed.sps.ssp.wavelengths import energy_weights
 from jaxsed.sps.templates import DustTable
 
 SMOOTHING_Q_PAH = 0.1

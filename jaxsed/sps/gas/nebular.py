@@ -15,7 +15,8 @@ from jax import Array
 
 from jaxsed.core.constants import H_PLANCK, LSUN, LYMAN_LIMIT
 from jaxsed.sps.interpolation import smooth_weights
-from jaxsed.sps.ssp.grid import LOG_NLYC_NONE, SSPGrid, deposit_lines, mean_over_hats
+from jaxsed.sps.ssp.grid import LOG_NLYC_NONE, SSPGrid
+from jaxsed.sps.ssp.wavelengths import deposit_lines, mean_over_hats
 from jaxsed.sps.templates import NebularTable
 
 PHOTON_UNIT = 1e47

@@ -20,6 +20,7 @@ from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
+from jaxsed.bands.magnitudes import ln_amplitude
 from jaxsed.bands.projection import BandProjector, project
 from jaxsed.core.constants import LYMAN_LIMIT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.likelihood import MassShear
@@ -36,7 +37,8 @@ from jaxsed.sps.populations.composite import (
     populations,
 )
 from jaxsed.sps.populations.sfh import node_mass
-from jaxsed.sps.ssp.grid import SSPGrid, log_wave_grid, resample, with_red_tail
+from jaxsed.sps.ssp.grid import SSPGrid, resample, with_red_tail
+from jaxsed.sps.ssp.wavelengths import log_wave_grid
 
 LN_STEP = 0.005
 """Default step of the rest-frame grid in ln(wavelength): 25 Å at 5000 Å, for photometry."""
@@ -192,8 +194,7 @@ class GalaxyModel:
 
 def amplitude(theta: Any, cosmology: cosmo.Cosmology) -> Array:
     """Flux of a galaxy over its flux at 10 pc for 1e10 Msun formed: mass and distance, exactly."""
-    dimming = -0.4 * cosmo.distance_modulus(theta.redshift, cosmology)
-    return jnp.exp(LN10 * (theta.log_mass_formed - 10.0 + dimming))
+    return jnp.exp(ln_amplitude(theta, cosmology))
 
 
 def galaxy_model(
@@ -238,12 +239,7 @@ def galaxy_model(
         red = max(band.wave[-1] for band in bands) / (1 + z_low) * 1.04
         ssp = _stars_alone(with_red_tail(ssp, red))
     wave = np.asarray(ssp.wave, float)
-    bad = unreachable(bands, wave, redshift_range)
-    if bad:
-        raise ValueError(
-            f"the SSP grid ({wave[0]:.4g} to {wave[-1]:.4g} Å) does not reach the bands "
-            f"{', '.join(bad)} at redshifts {z_low:g} to {z_high:g}: leave them out"
-        )
+    check_reach("SSP grid", bands, wave, redshift_range)
     lit = wave[np.any(np.asarray(ssp.lnu) > 0, axis=(0, 1))]
     low = max(min(b.wave[0] for b in bands) / (1 + z_high) * 0.97, lit[0])
     high = min(max(b.wave[-1] for b in bands) / (1 + z_low) * 1.03, wave[-1])
@@ -301,3 +297,16 @@ def unreachable(
         if red / (1 + z_low) > wave[-1] or (blue / (1 + z_high) < first and first > 912.0):
             bad.append(band.name)
     return bad
+
+
+def check_reach(
+    what: str, bands: Sequence[Filter], wave: np.ndarray, redshift_range: tuple[float, float]
+) -> None:
+    """Raises ValueError naming the bands that see beyond `wave`, the wavelengths of `what`."""
+    bad = unreachable(bands, wave, redshift_range)
+    if bad:
+        z_low, z_high = redshift_range
+        raise ValueError(
+            f"the {what} ({wave[0]:.4g} to {wave[-1]:.4g} Å) does not reach the bands "
+            f"{', '.join(bad)} at redshifts {z_low:g} to {z_high:g}: leave them out"
+        )

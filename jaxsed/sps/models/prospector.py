@@ -17,7 +17,7 @@ from jaxsed import cosmology as cosmo
 from jaxsed.params import LN10
 from jaxsed.sps.energy_balance import EmissionState
 from jaxsed.sps.models import continuity
-from jaxsed.sps.models.continuity import N_BINS, Continuity
+from jaxsed.sps.models.continuity import Continuity
 from jaxsed.sps.populations.sfh import AgeAxis
 
 LOG_F_AGN_RANGE = (-5.0, 0.47712)
@@ -56,11 +56,7 @@ class ProspectorTheta(NamedTuple):
 
 
 FEATURES = (
-    "log_z",
-    *(f"log_sfr_ratios_{k}" for k in range(1, N_BINS)),
-    "dust2",
-    "dust_index",
-    "dust1_fraction",
+    *(name for name in continuity.FEATURES if name != "redshift"),
     "log_f_agn",
     "log_tau_agn",
     "log_z_gas",
@@ -101,27 +97,25 @@ def prior(
     redshift: float | dist.Distribution, cosmology: cosmo.Cosmology = cosmo.PLANCK15
 ) -> ProspectorTheta:
     """The informative prior of Mathews+ 2023, table 1."""
-    stars = continuity.prior(redshift, cosmology)
-    return ProspectorTheta(
-        **stars._asdict(),
-        log_f_agn=dist.Uniform(*LOG_F_AGN_RANGE),
-        log_tau_agn=dist.Uniform(*LOG_TAU_AGN_RANGE),
-        log_z_gas=dist.Uniform(*LOG_Z_GAS_RANGE),
-        q_pah=dist.TruncatedNormal(2.0, 2.0, low=0.0, high=7.0),
-        u_min=dist.TruncatedNormal(1.0, 10.0, low=0.1, high=25.0),
-        log_gamma_e=dist.TruncatedNormal(-2.0, 1.0, low=-4.0, high=0.0),
-    )
+    return _with_emission(continuity.prior(redshift, cosmology), width=1.0)
 
 
 def training_distribution(redshift: dist.Distribution) -> ProspectorTheta:
     """The thick-tailed distribution that emulators are trained on (Mathews+ 2023, table 1)."""
-    stars = continuity.training_distribution(redshift)
+    return _with_emission(continuity.training_distribution(redshift), width=2.0)
+
+
+def _with_emission(stars: continuity.ContinuityTheta, *, width: float) -> ProspectorTheta:
+    """The distributions of a continuity galaxy and those of its gas, dust emission and nucleus.
+
+    `width` multiplies the standard deviations of the prior.
+    """
     return ProspectorTheta(
         **stars._asdict(),
         log_f_agn=dist.Uniform(*LOG_F_AGN_RANGE),
         log_tau_agn=dist.Uniform(*LOG_TAU_AGN_RANGE),
         log_z_gas=dist.Uniform(*LOG_Z_GAS_RANGE),
-        q_pah=dist.TruncatedNormal(2.0, 4.0, low=0.0, high=7.0),
-        u_min=dist.TruncatedNormal(1.0, 20.0, low=0.1, high=25.0),
-        log_gamma_e=dist.TruncatedNormal(-2.0, 2.0, low=-4.0, high=0.0),
+        q_pah=dist.TruncatedNormal(2.0, 2.0 * width, low=0.0, high=7.0),
+        u_min=dist.TruncatedNormal(1.0, 10.0 * width, low=0.1, high=25.0),
+        log_gamma_e=dist.TruncatedNormal(-2.0, width, low=-4.0, high=0.0),
     )

@@ -14,7 +14,8 @@ from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR
 from jaxsed.sps.gas.nebular import PHOTON_UNIT
 from jaxsed.sps.populations import metallicity
 from jaxsed.sps.populations.sfh import AgeAxis, IntervalMass, age_axis, node_mass, split_at
-from jaxsed.sps.ssp.grid import SSPGrid, energy_weights, insert_age
+from jaxsed.sps.ssp.grid import SSPGrid, insert_age
+from jaxsed.sps.ssp.wavelengths import energy_weights
 
 OLDEST_AGE_GYR = 14.0
 """Older age nodes than the first beyond this are left out: no galaxy is that old."""

@@ -1,9 +1,7 @@
 """From a rest-frame spectrum model to the pixels of an observed spectrum.
 
-A *rest-frame spectrum model* is called on one theta and gives ln L_lambda [wave] in
-ln(Lsun/Angstrom per Msun formed); it says its `wave` (vacuum Angstrom) and `resolution`.  Its
-energy goes to a grid uniform in x = ln(wavelength), by integrals over the cells of the grid, and
-everything after that is linear:
+The energy of a rest-frame spectrum model (see `jaxsed.rest_frame.spectrum`) goes to a grid uniform
+in x = ln(wavelength), by integrals over the cells of the grid, and everything after that is linear:
 
     f_p = 1/(4 pi d_L^2 dlambda_p) int_p dx  [G(v) * lambda L_lambda](x - ln(1+z)),
 
@@ -21,7 +19,7 @@ Where the instrument has a resolution matrix, that is applied to the pixels inst
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,11 +28,13 @@ from jax import Array, lax
 from scipy import fft, sparse
 
 from jaxsed import cosmology as cosmo
+from jaxsed.bands.magnitudes import REFERENCE_LOG_MASS, ln_amplitude
 from jaxsed.core.constants import C_LIGHT_KM_S, LSUN, PC
 from jaxsed.likelihood import LineProfiles, Lines, MassShear, SpectrumPrediction
-from jaxsed.params import LN10
+from jaxsed.rest_frame.spectrum import RestModel
 from jaxsed.sps.gas.lines import EmissionLine
 from jaxsed.sps.spectra.banded import BandedMatrix, banded_matrix, energy_matrix, integrals
+from jaxsed.sps.spectra.line_profiles import line_profiles, visible
 from jaxsed.sps.spectra.observed import FLUX_UNIT, FWHM_PER_SIGMA, Arm
 
 LN_STEP = 6e-5
@@ -49,9 +49,6 @@ TAPER = 64
 SOFT_FLOOR = 10.0
 """km/s; where the model is broader than it should be, the broadening goes to zero over this."""
 
-LINE_REACH = 1000.0
-"""km/s; emission lines are followed this far, and five widths of a Gaussian instrument."""
-
 GRID_VARIANCE = 1 / 12 + 1 / 6
 """Steps squared; the blur of the grid itself, whose cells are boxes and whose reading is linear
 between them, is taken off again."""
@@ -61,21 +58,6 @@ VARIANCE_NODES = 3
 
 FLUX_10PC = LSUN / (4.0 * np.pi * (10.0 * PC) ** 2) / FLUX_UNIT
 """1e-17 erg/s/cm2 of a source of 1 Lsun at 10 pc."""
-
-
-class RestModel(Protocol):
-    """A rest-frame spectrum model."""
-
-    @property
-    def wave(self) -> np.ndarray:
-        """[wave] vacuum Angstrom, increasing."""
-
-    @property
-    def resolution(self) -> Any:
-        """`fwhm` [wave] in Angstrom and `text`."""
-
-    def __call__(self, theta: Any) -> Array:
-        """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed)."""
 
 
 def cosmology_of(rest: RestModel, given: cosmo.Cosmology | None) -> cosmo.Cosmology:
@@ -166,8 +148,7 @@ def _variance(dispersion: Array, excess: Array) -> Array:
 
 def amplitude(theta: Any, cosmology: cosmo.Cosmology) -> Array:
     """Flux in 1e-17 erg/s/cm2 of a galaxy with 1 Lsun per Msun formed: mass and distance."""
-    dimming = -0.4 * cosmo.distance_modulus(theta.redshift, cosmology)
-    return FLUX_10PC * jnp.exp(LN10 * (theta.log_mass_formed + dimming))
+    return 10.0**REFERENCE_LOG_MASS * FLUX_10PC * jnp.exp(ln_amplitude(theta, cosmology))
 
 
 def aperture(theta: Any) -> Array:
@@ -231,14 +212,14 @@ def spectrum_model(
     taper = np.ones(n)
     taper[:TAPER] = np.sin(0.5 * np.pi * (np.arange(TAPER) + 0.5) / TAPER) ** 2
     taper[-TAPER:] = taper[:TAPER][::-1]
-    chosen = [line for line in lines if _visible(line, arms, redshift_range)]
+    chosen = [line for line in lines if visible(line, arms, redshift_range)]
     return SpectrumModel(
         rest=rest,
         to_grid=energy_matrix(wave, origin, LN_STEP, n_rest),
         to_pixels=tuple(to_pixels),
         taper=jnp.asarray(taper, dtype=float),
         excess=jnp.asarray(nodes, dtype=float),
-        lines=_line_profiles(chosen, arms, redshift_range),
+        lines=line_profiles(chosen, arms, redshift_range),
         cosmology=cosmology,
         redshift=jnp.asarray(middle, dtype=float),
         start=extra,
@@ -296,68 +277,3 @@ def _lagrange(nodes: np.ndarray, x: np.ndarray) -> np.ndarray:
         for other in np.delete(nodes, k):
             weights[k] *= (x - other) / (nodes[k] - other)
     return weights
-
-
-def _visible(line: EmissionLine, arms: Sequence[Arm], redshift_range: tuple[float, float]) -> bool:
-    """Whether used pixels see a line at every redshift of the range."""
-    return any(_sees(arm, wave, redshift_range) for wave in line.waves for arm in arms)
-
-
-def _sees(arm: Arm, wave: float, redshift_range: tuple[float, float]) -> bool:
-    """Whether two used pixels are within 200 km/s, or two pixels, of a line at either end."""
-    distance = np.maximum(200 / C_LIGHT_KM_S * arm.wave, 2 * np.diff(arm.edges))[arm.used]
-    used = arm.wave[arm.used]
-    near = [np.abs(used - wave * (1 + z)) < distance for z in redshift_range]
-    return all(np.count_nonzero(at) > 1 for at in near)
-
-
-def _line_profiles(
-    lines: Sequence[EmissionLine], arms: Sequence[Arm], redshift_range: tuple[float, float]
-) -> LineProfiles:
-    middle = float(np.mean(redshift_range))
-    starts = np.cumsum([0, *(arm.wave.size for arm in arms)])
-    # A member in each arm that sees it: (line, centre, ratio, its pixels among all).
-    members = [
-        (k, wave * (1 + middle), ratio, start + own)
-        for k, line in enumerate(lines)
-        for wave, ratio in zip(line.waves, line.ratios, strict=True)
-        for arm, start in zip(arms, starts, strict=False)
-        if (own := _reach(arm, wave, redshift_range)).size
-    ]
-    pixels = np.unique(np.concatenate([np.zeros(0, int), *(own for *_, own in members)]))
-    length = max((own.size for *_, own in members), default=0)
-    first = [min(int(np.searchsorted(pixels, own[0])), pixels.size - length) for *_, own in members]
-    windows = np.array([pixels[f : f + length] for f in first], int).reshape(len(members), length)
-    inside = [np.isin(w, own) for w, (*_, own) in zip(windows, members, strict=True)]
-    parts = zip(*map(_pixels, arms), strict=True)
-    low, high, variance = (np.concatenate(part)[windows] for part in parts)
-    centre, ratio = (np.array([m[k] for m in members]).reshape(len(members), 1) for k in (1, 2))
-    per_width = ratio * np.array(inside).reshape(len(members), length) / (high - low)
-    return LineProfiles(
-        low=jnp.asarray(np.log(low / centre), dtype=float),
-        high=jnp.asarray(np.log(high / centre), dtype=float),
-        per_width=jnp.asarray(per_width, dtype=float),
-        instrument=jnp.asarray(variance, dtype=float),
-        windows=jnp.asarray(windows, dtype=int),
-        pixels=jnp.asarray(pixels, dtype=int),
-        places=tuple((m[0], f) for m, f in zip(members, first, strict=True)),
-        n_lines=len(lines),
-    )
-
-
-def _pixels(arm: Arm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[pixel] edges, and the variance of a Gaussian line-spread function in ln(wavelength)."""
-    variance = np.zeros(arm.wave.size) if arm.sigma is None else (arm.sigma / arm.wave) ** 2
-    return arm.edges[:-1], arm.edges[1:], variance
-
-
-def _reach(arm: Arm, wave: float, redshift_range: tuple[float, float]) -> np.ndarray:
-    """Indices of the pixels where a line may be, and of dark ones around them."""
-    dark = 1 + max((abs(o) for o in arm.offsets), default=0)
-    low, high = (wave * (1 + z) for z in redshift_range)
-    reach = LINE_REACH / C_LIGHT_KM_S * arm.wave + (0.0 if arm.sigma is None else 5 * arm.sigma)
-    near = (arm.wave > low - reach) & (arm.wave < high + reach)
-    if not near.any():
-        return np.zeros(0, int)
-    first, last = np.flatnonzero(near)[[0, -1]]
-    return np.arange(max(first - dark, 0), min(last + 1 + dark, arm.wave.size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,21 +12,14 @@ from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed.core.constants import C_LIGHT
+from jaxsed.rest_frame.spectrum import OnSpectralGrid, Resolution, SpectralGrid, spectral_grid
 from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR, CharlotFall
 from jaxsed.sps.populations.composite import Populations, metallicity, populations
 from jaxsed.sps.ssp.grid import SSPGrid
 
 
-class GridResolution(NamedTuple):
-    """How sharp a grid is."""
-
-    fwhm: tuple[float, ...]
-    """[wave] full width at half maximum, Angstrom."""
-    text: str
-
-
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class RestSpectrum:
+class RestSpectrum(OnSpectralGrid):
     """``model(theta) -> ln L_lambda`` [wave] in ln(Lsun/Angstrom per Msun formed), stars and dust.
 
     For the physics of `jaxsed.sps.models.registry` without gas, dust emission or a nucleus.
@@ -36,20 +29,11 @@ class RestSpectrum:
     stars: Populations
     dust: CharlotFall
     cosmology: cosmo.Cosmology
-    per_angstrom: Array
-    """[wave] c / wavelength^2 in Hz/Angstrom."""
-    wavelengths: tuple[float, ...] = struct.field(pytree_node=False)
-    resolution: GridResolution = struct.field(pytree_node=False)
-
-    @property
-    def wave(self) -> np.ndarray:
-        """[wave] vacuum Angstrom, increasing."""
-        return np.array(self.wavelengths)
-
-    @property
-    def parameter_names(self) -> tuple[str, ...]:
-        """Empty: which fields of theta count is the physics' own affair."""
-        return ()
+    ln_unit: Array
+    """[wave] ln of Lsun/Angstrom per Msun formed, of one in the unit of `stars`."""
+    birth_cloud_age: float = struct.field(pytree_node=False)
+    """Gyr."""
+    grid: SpectralGrid = struct.field(pytree_node=False)
 
     def __call__(self, theta: Any) -> Array:
         """ln L_lambda [wave] of one theta; its mass is not looked at."""
@@ -57,9 +41,13 @@ class RestSpectrum:
         formation, log_z = self.physics.formation(theta, t_age), self.physics.log_z(theta)
         young, old = self.stars.light(formation, log_z)
         dust = self.physics.attenuation(theta)
-        young_seen, old_seen = self.dust(dust.birth_cloud, dust.diffuse, dust.index)
-        light = (young_seen * young + old_seen * old) * self.per_angstrom
-        return jnp.log(jnp.maximum(light, jnp.finfo(light.dtype).tiny))
+        # The sum comes before the diffuse dust, which may let nothing through in float32.
+        undimmed = self.ln_luminosity(self.dust.clouds(dust.birth_cloud) * young + old)
+        return undimmed - self.dust.diffuse.depth(dust.diffuse, dust.index)
+
+    def ln_luminosity(self, light: Array) -> Array:
+        """ln L_lambda [wave] of light [wave] in the unit of `stars`."""
+        return jnp.log(jnp.maximum(light, jnp.finfo(light.dtype).tiny)) + self.ln_unit
 
 
 def rest_spectrum(
@@ -95,11 +83,9 @@ def rest_spectrum(
         )
     kept = (wave >= low) & (wave <= high)
     width = 2 * np.gradient(wave) if fwhm is None else np.broadcast_to(fwhm, wave.shape)
-    if not np.all(width > 0):
-        raise ValueError("expected widths (FWHM in Angstrom) above zero")
     wave, width = wave[kept], np.asarray(width, float)[kept]
     cut = dataclasses.replace(ssp, wave=wave, lnu=np.asarray(ssp.lnu)[:, :, kept])
-    # Of the order of one in this unit, as float32 likes it; taken off again per Angstrom.
+    # Of the order of one in this unit, as float32 likes it; taken off again by `ln_unit`.
     unit = 1e15
     stars = populations(cut, birth_cloud_age=birth_cloud_age, scatter=scatter, unit=unit)
     text = ssp.resolution if fwhm is None else f"{ssp.name}, {np.median(width):.3g} Angstrom FWHM"
@@ -108,7 +94,7 @@ def rest_spectrum(
         stars=stars,
         dust=CharlotFall.build(wave),
         cosmology=cosmology,
-        per_angstrom=jnp.asarray(C_LIGHT / wave**2 / unit, dtype=float),
-        wavelengths=tuple(float(w) for w in wave),
-        resolution=GridResolution(tuple(float(w) for w in width), text or "two steps of the grid"),
+        ln_unit=jnp.asarray(np.log(C_LIGHT / wave**2 / unit), dtype=float),
+        birth_cloud_age=birth_cloud_age,
+        grid=spectral_grid(wave, Resolution(width, text or "two steps of the grid")),
     )

@@ -14,10 +14,11 @@ from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
 from jaxsed.bands.projection import BandProjector, project
 from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
-from jaxsed.sps.models.galaxy import LN_STEP, amplitude, unreachable
+from jaxsed.rest_frame.spectrum import RestModel
+from jaxsed.sps.models.galaxy import LN_STEP, amplitude, check_reach
 from jaxsed.sps.spectra.banded import BandedMatrix, energy_matrix
-from jaxsed.sps.spectra.pixels import RestModel, cosmology_of
-from jaxsed.sps.ssp.grid import log_wave_grid
+from jaxsed.sps.spectra.pixels import cosmology_of
+from jaxsed.sps.ssp.wavelengths import log_wave_grid
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
@@ -61,12 +62,7 @@ def rest_photometry(
     cosmology = cosmology_of(rest, cosmology)
     z_low, z_high = redshift_range
     wave = np.asarray(rest.wave, float)
-    bad = unreachable(bands, wave, redshift_range)
-    if bad:
-        raise ValueError(
-            f"the model ({wave[0]:.4g} to {wave[-1]:.4g} Å) does not reach the bands "
-            f"{', '.join(bad)} at redshifts {z_low:g} to {z_high:g}: leave them out"
-        )
+    check_reach("model", bands, wave, redshift_range)
     low = min(b.wave[0] for b in bands) / (1 + z_high) * 0.97
     high = max(b.wave[-1] for b in bands) / (1 + z_low) * 1.03
     grid = log_wave_grid(low, high, LN_STEP)
