@@ -10,10 +10,17 @@ __version__ = "0.1.0"
 
 # public name -> the module that defines it
 _PUBLIC = {
+    "HMC": "jaxsed.infer",
+    "NUTS": "jaxsed.infer",
+    "EnsembleSlice": "jaxsed.infer",
+    "FlowImportance": "jaxsed.infer",
+    "NestedSlice": "jaxsed.infer",
     "PhotometricEmulator": "jaxsed.emulators",
     "Problem": "jaxsed.problem",
     "SpectrumEmulator": "jaxsed.emulators",
+    "Posterior": "jaxsed.posterior",
     "fit_catalog": "jaxsed.catalog.run",
+    "galaxy": "jaxsed.posterior",
     "galaxy_model": "jaxsed.sps.models.galaxy",
     "load": "jaxsed.catalog.load",
     "load_emulator": "jaxsed.emulators",
@@ -25,7 +32,7 @@ _PUBLIC = {
     "read_desi_coadd": "jaxsed.sps.spectra.readers",
     "read_sdss_spectrum": "jaxsed.sps.spectra.readers",
     "read_speculator": "jaxsed.emulators",
-    "sample": "jaxsed.infer",
+    "sample": "jaxsed.posterior",
     "spectrum_problem": "jaxsed.workflows.spectra",
 }
 

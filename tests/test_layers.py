@@ -25,7 +25,7 @@ LAYERS = {
     "infer": 5,
     "workflows": 6,
     "plots": 7, "catalog": 7,
-    "cli": 8,
+    "posterior": 8, "cli": 8,
     "examples": 0,  # data only
     "weights": 9,  # the scripts that make the shipped files: they use everything, nothing uses them
 }  # fmt: skip

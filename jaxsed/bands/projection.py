@@ -29,6 +29,8 @@ class BandProjector:
     """Index of the first observed-frame pixel on the (extended) rest-frame grid."""
     ln_step: float = struct.field(pytree_node=False)
     names: tuple[str, ...] = struct.field(pytree_node=False)
+    pivot: tuple[float, ...] = struct.field(pytree_node=False)
+    """[band] observed pivot wavelengths, Å."""
 
     def __call__(self, spectrum: Array, redshift: Array) -> Array:
         """Mean flux density per band, [band], of `spectrum` [wave] seen at `redshift`.
@@ -83,7 +85,11 @@ def project(bands: Sequence[Filter], wave: np.ndarray) -> BandProjector:
     shifted = [np.vstack([x[1:], np.zeros_like(x[:1])]) for x in (response, slope)]
     matrix = np.concatenate([response, slope, *shifted], axis=1)
     return BandProjector(
-        jnp.asarray(matrix, dtype=float), first, float(step), tuple(b.name for b in bands)
+        matrix=jnp.asarray(matrix, dtype=float),
+        first=first,
+        ln_step=float(step),
+        names=tuple(b.name for b in bands),
+        pivot=tuple(float(b.pivot) for b in bands),
     )
 
 

@@ -10,7 +10,7 @@ what it absorbed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
@@ -114,6 +114,8 @@ class GalaxyModel:
     emission: Emission | None
     """Gas, dust and torus of models that have them."""
     name: str = struct.field(pytree_node=False)
+    own_prior: Callable[..., Any] | None = struct.field(pytree_node=False, default=None)
+    """``prior(redshift, cosmology)`` that goes with the physics."""
 
     transform = MassShear()
     """Of problems with this model, see `jaxsed.Problem`."""
@@ -121,6 +123,15 @@ class GalaxyModel:
     def __call__(self, theta: Any) -> Array:
         """Fluxes in maggies, [band]."""
         return self.shape(theta) * amplitude(theta, self.cosmology)
+
+    def prior(self, redshift: Any, **changes: Any) -> Any:
+        """The prior of theta at a redshift, which is a number or a distribution.
+
+        `changes` replace the distributions of some parameters, or set them to known numbers.
+        """
+        if self.own_prior is None:
+            raise ValueError("this model has no prior of its own: see sps.models.registry.family")
+        return self.own_prior(redshift, self.cosmology)._replace(**changes)
 
     def shape(self, theta: Any) -> Array:
         """Fluxes in maggies, [band], at 10 pc for 1e10 Msun formed, in the bands as redshifted."""

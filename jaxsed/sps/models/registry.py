@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,13 +77,14 @@ class GalaxyFamily:
         """
         if self.emits and emission_tables is None:
             emission_tables = EmissionTables.shipped()
-        return galaxy_model(
+        model = galaxy_model(
             self.physics, self.name, ssp, bands,
             redshift_range=redshift_range,
             birth_cloud_age=self.clouds(birth_cloud_age),
             emission_tables=emission_tables,
             **options,
         )  # fmt: skip
+        return dataclasses.replace(model, own_prior=self.prior)
 
     def clouds(self, birth_cloud_age: float | None = None) -> float:
         """The age of birth clouds in Gyr that is used: the one given, else the model's own."""
