@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from fake_engine import CONFIG, FakeEngine, write_inputs
 
+from jaxsed.catalog import parts, run_folder, writer
 from jaxsed.catalog import run as running
-from jaxsed.catalog import writer
 from jaxsed.catalog.chunk import datasets
 from jaxsed.catalog.config import load_config
 from jaxsed.catalog.flags import Flag
@@ -79,7 +79,7 @@ import os, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from fake_engine import FakeEngine
-from jaxsed.catalog import writer
+from jaxsed.catalog import parts, run_folder, writer
 from jaxsed.catalog.run import fit_catalog
 folder = Path({str(catalog.parent)!r})
 {body}
@@ -392,7 +392,7 @@ def test_one_process_fills_a_folder_of_pairs(tmp_path):
 
 
 def parts_of(output):
-    return sorted(writer.parts_folder(output).glob("part_*.h5"))
+    return sorted(run_folder.parts_folder(output).glob("part_*.h5"))
 
 
 def halved(path):
@@ -408,9 +408,9 @@ def flipped(path):
 
 def rewritten(change):
     def spoil(path):
-        arrays, attributes = files.read(path, writer.PART)
+        arrays, attributes = files.read(path, parts.PART)
         change(arrays, attributes)
-        files.write(path, writer.PART, arrays, attributes)
+        files.write(path, parts.PART, arrays, attributes)
 
     return spoil
 
@@ -475,25 +475,25 @@ HEADERS = {
 def test_damaged_header_is_not_resumed(inputs, tmp_path, at_once, text):
     output = tmp_path / "r.h5"
     interrupted(inputs, output)
-    (writer.parts_folder(output) / "run.json").write_text(text)
+    (run_folder.parts_folder(output) / "run.json").write_text(text)
     with pytest.raises(JaxsedError, match=r"cannot resume .*run.json.*--overwrite"):
         fit(inputs, output, resume=True)
     engine = FakeEngine()
     assert_whole(fit(inputs, output, engine=engine, overwrite=True))
     assert len(engine.calls) == 3
-    assert not writer.parts_folder(output).exists()
+    assert not run_folder.parts_folder(output).exists()
 
 
 def test_files_of_others_in_the_folder_of_parts_stay(inputs, tmp_path, at_once):
     output = tmp_path / "r.h5"
     interrupted(inputs, output)
-    (writer.parts_folder(output) / "thesis.txt").write_text("precious")
+    (run_folder.parts_folder(output) / "thesis.txt").write_text("precious")
     fit(inputs, output, overwrite=True)
-    assert [p.name for p in writer.parts_folder(output).iterdir()] == ["thesis.txt"]
-    (writer.parts_folder(output) / "run.json").write_text("{}")
+    assert [p.name for p in run_folder.parts_folder(output).iterdir()] == ["thesis.txt"]
+    (run_folder.parts_folder(output) / "run.json").write_text("{}")
     with pytest.raises(JaxsedError, match="not made by jaxsed: move it"):
         fit(inputs, output, overwrite=True)
-    assert (writer.parts_folder(output) / "thesis.txt").read_text() == "precious"
+    assert (run_folder.parts_folder(output) / "thesis.txt").read_text() == "precious"
 
 
 # ------------------------------------------------------------------ the end of a run
@@ -545,7 +545,7 @@ def test_killed_at_any_moment_of_the_end(inputs, tmp_path, at_once, monkeypatch,
     engine = FakeEngine()
     assert_whole(fit(inputs, output, engine=engine, **{then: True}))
     assert len(engine.calls) == (0 if then == "resume" else 3)
-    assert not writer.parts_folder(output).exists()
+    assert not run_folder.parts_folder(output).exists()
     assert not litter(tmp_path)
 
 
@@ -891,7 +891,8 @@ def test_full_disk_is_one_line_and_resumes(inputs, tmp_path, at_once, monkeypatc
     with pytest.raises(JaxsedError) as error:
         fit(inputs, output)
     monkeypatch.undo()
-    for words in ("cannot write", str(writer.parts_folder(output)), "No space left", "--resume"):
+    folder = str(run_folder.parts_folder(output))
+    for words in ("cannot write", folder, "No space left", "--resume"):
         assert words in str(error.value)
     engine = FakeEngine()
     assert_whole(fit(inputs, output, engine=engine, resume=True))
