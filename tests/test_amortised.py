@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from flax import struct
+from toys import Quadratic, Toy, method_of, prior
 
 from jaxsed import infer
 from jaxsed.infer import amortised as am
@@ -25,30 +25,7 @@ from jaxsed.problem import Problem
 
 MATRIX = np.array([[1.0, 0.5], [0.2, -1.0], [2.0, 1.9]])
 ERROR = np.array([0.5, 0.3, 0.2])
-SAMPLER = infer.HMC(warmup=100, warmup_chains=4, draws=300, retries=2, starts=2)
-
-
-class Toy(NamedTuple):
-    """Two unknowns, and two numbers that are known."""
-
-    a: Any
-    b: Any
-    log_mass_formed: Any
-    redshift: Any
-
-
-@struct.dataclass
-class Linear:
-    """Fluxes linear in the parameters: the posterior is Gaussian."""
-
-    matrix: Any
-
-    def __call__(self, theta):
-        return self.matrix @ jnp.stack([theta.a, theta.b])
-
-
-def prior(redshift):
-    return Toy(dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0), 0.0, redshift)
+SAMPLER = method_of("hmc")
 
 
 def problems(n, seed=0):
@@ -66,7 +43,7 @@ def problems(n, seed=0):
     )
     log_evidence = -0.5 * chi2 + 0.5 * np.linalg.slogdet(covariance)[1]
     return (
-        Problem(ones, Linear(jnp.asarray(MATRIX, float)), data),
+        Problem(ones, Quadratic(jnp.asarray(MATRIX, float), jnp.zeros(3)), data),
         mean,
         covariance,
         log_evidence,
@@ -202,7 +179,7 @@ def test_a_flow_is_given_with_the_method():
 
 def test_densities_that_are_nowhere_finite_end_in_no_posterior():
     problem, mean, *_ = problems(1)
-    broken = problem.replace(forward=Linear(jnp.full((3, 2), jnp.nan)))
+    broken = problem.replace(forward=Quadratic(jnp.full((3, 2), jnp.nan), jnp.zeros(3)))
     found = draw_by_weight(jax.random.key(0), one_of(broken, 0), guess(mean[0], 1.0), 20_000, 8000)
     assert float(found.effective) == 0
     assert np.isinf(float(found.khat))

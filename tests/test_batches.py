@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_amortised import SAMPLER, guess, problems
 from test_infer import linear_problem
+from toys import method_of
 
 from jaxsed import infer
 from jaxsed.infer.schedule import chains as mc
@@ -18,7 +19,7 @@ from jaxsed.infer.schedule.kernels import _schedule
 from jaxsed.infer.schedule.slots import padded, slots_for
 from jaxsed.problem import stack, take
 
-SHORT = infer.HMC(warmup=200, draws=100, retries=0, starts=2)
+SHORT = method_of("hmc", draws=100, retries=0)
 MOVES = mc.Moves(SHORT.kernel, 0, True)
 """Trajectories alone."""
 
@@ -55,7 +56,7 @@ def first_draws(keys, problem, rows):
     number."""
     rows = np.array(rows)
     slots = slots_for((keys, problem), rows, padded(rows.size))
-    begun = slots.begin(chains=4, starts=2, dense=True)
+    begun = slots.begin(chains=8, starts=2, dense=True)
     none = np.zeros(rows.size, int)
     _, segment = begun.advance(none, none.astype(bool), _schedule(), MOVES)
     return segment.x[:, :, :5]

@@ -10,65 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import toys
 from flax import struct
+from toys import method_of
 
 from jaxsed import infer
 from jaxsed.core import linear_algebra
 from jaxsed.infer.samplers import mixture
 from jaxsed.infer.samplers.base import Kernel, Move
-from jaxsed.likelihood import photometry
-from jaxsed.problem import Problem, stack
+from jaxsed.problem import stack
 
-OPTIONS: dict[str, Any] = {
-    "warmup": 200, "draws": 300, "retries": 2, "starts": 2, "walkers": 16, "live_points": 150,
-}  # fmt: skip
 NO_GLOBAL_MOVES = {"proposals": 0, "warmup_proposals": 0}
-
-
-def method_of(name, **changes):
-    """A method with few starts, and other changes."""
-    return infer.method_of(name, **OPTIONS | changes)
-
-
-class Toy(NamedTuple):
-    """Parameters of the toy models."""
-
-    a: Any
-    b: Any
-    log_mass_formed: Any
-
-
-PRIOR = Toy(dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0), 0.0)
-
-
-@struct.dataclass
-class Linear:
-    """Fluxes linear in the parameters: the posterior is Gaussian."""
-
-    matrix: Any
-
-    def __call__(self, theta):
-        return self.matrix @ jnp.stack([theta.a, theta.b])
-
-
-@struct.dataclass
-class Banana:
-    """Fluxes (a, b + a^2): b follows -a^2 up to the error."""
-
-    scale: Any
-
-    def __call__(self, theta):
-        return jnp.stack([theta.a, theta.b + theta.a**2]) * self.scale
-
-
-@struct.dataclass
-class Squared:
-    """The flux a^2: the sign of a is free."""
-
-    scale: Any
-
-    def __call__(self, theta):
-        return jnp.stack([theta.a**2]) * self.scale
 
 
 def linear_problem(rng):
@@ -78,12 +30,7 @@ def linear_problem(rng):
     scaled = matrix / error[:, None]
     covariance = np.linalg.inv(np.eye(2) + scaled.T @ scaled)
     mean = covariance @ scaled.T @ (flux / error)
-    data = photometry(flux, error, error_floor=0.0)
-    return (
-        Problem(PRIOR, Linear(jnp.asarray(matrix, dtype=float)), data),
-        mean,
-        covariance,
-    )
+    return toys.problem(flux, error, matrix), mean, covariance
 
 
 def batch(problem, n):
@@ -118,8 +65,8 @@ def test_gaussian_moments_within_five_standard_errors(method):
 
 @pytest.mark.parametrize("method", ["hmc", "nuts", "nested"])
 def test_skewed_target_moments(method):
-    data = photometry(np.array([0.0, 1.0]), np.array([2.0, 0.1]), error_floor=0.0)
-    problem = Problem(PRIOR, Banana(jnp.asarray(1.0)), data)
+    matrix, square = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [0.0, 1.0, 0.0]
+    problem = toys.problem([0.0, 1.0, 0.0], [2.0, 0.1, 1.0], matrix, square, kind=(1, 1, 0))
     samples = infer.sample(jax.random.key(2), problem, method_of(method))
     assert samples.diagnostics.passes().all()
     grid = np.linspace(-6, 6, 1501)
@@ -155,7 +102,7 @@ def test_more_galaxies_than_slots_are_all_sampled_and_none_twice():
     problems = [linear_problem(generator)[0] for _ in range(7)]
     seven = stack(problems)
     keys = jax.random.split(jax.random.key(5), 7)
-    few = method_of("hmc", warmup_chains=8)
+    few = method_of("hmc")
     samples = infer.sample(keys, seven, few, slots=2)
     assert samples.diagnostics.passes().all()
     alone = infer.sample(keys[4], problems[4], few)
@@ -182,7 +129,7 @@ class Stuck(infer.HMC):
 
 def test_what_does_not_converge_goes_to_the_fallback_and_says_so():
     problem, *_ = linear_problem(np.random.default_rng(0))
-    stuck = Stuck(**NO_GLOBAL_MOVES, draws=500, retries=1, starts=2)
+    stuck = Stuck(**NO_GLOBAL_MOVES, draws=500, retries=1, starts=2, warmup_chains=8)
     samples = infer.sample(jax.random.key(1), problem, stuck, fallback=("nuts",))
     found = samples.diagnostics
     assert found.method == "nuts"
@@ -215,9 +162,11 @@ def test_evidence_and_moments_of_a_gaussian():
 @pytest.mark.parametrize("method", ["hmc", pytest.param("nested", marks=pytest.mark.slow)])
 def test_two_modes_get_their_weights(method):
     """|a| is measured, not its sign; the prior prefers one."""
-    data = photometry(np.array([4.0]), np.array([0.4]), error_floor=0.0)
-    prior = Toy(dist.Normal(0.5, 1.5), dist.Normal(0.0, 1.0), 0.0)
-    problem = Problem(prior, Squared(jnp.asarray(1.0)), data)
+    prior = toys.prior()._replace(a=dist.Normal(0.5, 1.5))
+    square = [1.0, 0.0, 0.0]
+    problem = toys.problem(
+        [4.0, 0, 0], [0.4, 1, 1], np.zeros((3, 2)), square, prior, kind=(1, 0, 0)
+    )
     odds = np.exp(2 * 0.5 * 2 / 1.5**2)  # N(2; 0.5, 1.5) over N(-2; 0.5, 1.5)
     samples = infer.sample(jax.random.key(2), problem, method_of(method))
     assert samples.diagnostics.passes().all()
