@@ -40,7 +40,8 @@ def prior(redshift=0.1):
 
 @struct.dataclass
 class Quadratic:
-    """Fluxes [3] linear in a and b but for a multiple of a^2, without which posteriors are Gaussian."""
+    """Fluxes [3] linear in a and b but for a multiple of a^2; without it posteriors are Gaussian.
+    """
 
     matrix: Any
     """[3, 2]"""
