@@ -1,5 +1,6 @@
 """A run with every kind of photometry, and an emulator with known errors, for the picture tests."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -50,10 +51,13 @@ class HistoryEngine(FakeEngine):
         return result._replace(
             theta=theta,
             derived=derived,
-            chi2=rng.chisquare(4, n),
-            rhat_max=1 + 0.006 * rng.exponential(size=n),
-            ess_bulk_min=rng.lognormal(6.8, 0.4, n),
-            ess_tail_min=rng.lognormal(6.6, 0.4, n),
+            goodness=dataclasses.replace(result.goodness, chi2=rng.chisquare(4, n)),
+            diagnostics=dataclasses.replace(
+                result.diagnostics,
+                rhat_max=1 + 0.006 * rng.exponential(size=n),
+                ess_bulk_min=rng.lognormal(6.8, 0.4, n),
+                ess_tail_min=rng.lognormal(6.6, 0.4, n),
+            ),
             predicted_flux=(flux * wobble)[:, None] * spread,
             per_galaxy={"sfh_age": np.tile(AGES, (n, 1))},
         )
@@ -80,8 +84,6 @@ def make_results(folder: Path, n: int = 12, *, draws: int = 400) -> Results:
 
 def make_emulator(n_bands: int = 5, *, measured: bool = True):
     """An untrained emulator whose error summary comes from made-up errors."""
-    import dataclasses
-
     from jaxsed.bands.filters import Filter
     from jaxsed.emulators import PhotometricEmulator
     from jaxsed.emulators.photometric.emulator import EmulatorRecord
