@@ -4,6 +4,7 @@ A problem with the whole table is an error, told before any sampling; a problem 
 flag on that row, and every other row is fitted as if it were not there.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -147,9 +148,13 @@ def test_what_the_engine_reports_becomes_a_flag(run, field, value, flag):
 
     def engine(ids, observations, seeds):
         result = fake(ids, observations, seeds)
-        values = np.array(getattr(result, field))
-        values = np.where(np.array(ids) == "104", value, values)
-        return result._replace(**{field: values})
+        this = np.array(ids) == "104"
+        if field == "flag":
+            return result._replace(flag=np.where(this, value, result.flag))
+        group = "goodness" if field == "chi2" else "diagnostics"
+        record = getattr(result, group)
+        changed = {field: np.where(this, value, getattr(record, field))}
+        return result._replace(**{group: dataclasses.replace(record, **changed)})
 
     assert fit(run, engine=engine).flags.tolist() == [0] * 3 + [flag] + [0] * 6
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-WAVE_UNITS = {"AA": 1.0, "angstrom": 1.0, "nm": 10.0, "um": 1e4, "micron": 1e4}
+WAVE_UNITS = {"AA": 1.0, "nm": 10.0, "um": 1e4, "angstrom": 1.0, "micron": 1e4}
+"""Å per unit of wavelength in the files of filters."""
 
 ALIASES = {
     "SLOAN/SDSS.u": "sdss_u0",

@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from jaxsed.bands.filters import WAVE_UNITS
 from jaxsed.catalog.config_types import (
     Fraction,
     Number,
@@ -36,24 +37,16 @@ from jaxsed.core.errors import JaxsedError, nearest, user_errors
 from jaxsed.cosmology import COSMOLOGIES
 from jaxsed.infer.methods import METHODS
 from jaxsed.io.text import parse_toml, read_text
+from jaxsed.params import DISTRIBUTIONS
 from jaxsed.sps.igm import MODELS as IGM
 from jaxsed.sps.models.registry import FAMILIES
 
 PREDICTORS = ("auto", "emulator", "physics")
 AUTO = "auto"
 UPPER_LIMITS = ("none", "negative_error")
-WAVE_UNITS = ("AA", "nm", "um")
 CURVE_SUFFIXES = (".dat", ".txt", ".par", ".csv", ".ascii")
 BIRTH_CLOUD_AGES = {"paper": 0.1, "fsps": 0.01}
 MAX_REDSHIFT = 12.0
-# distribution -> the numbers it takes, in order
-DISTRIBUTIONS = {
-    "uniform": ("low", "high"),
-    "log_uniform": ("low", "high"),
-    "normal": ("mean", "sigma"),
-    "truncated_normal": ("mean", "sigma", "low", "high"),
-    "student_t": ("df", "mean", "sigma"),
-}
 # columns of the summary table that an id column may not be named after
 RESERVED = ("redshift", "flag", "flag_text", *described(Goodness), *described(Diagnostics))
 RENAMED = {"lanes": "slots"}
@@ -138,7 +131,7 @@ class PriorConfig:
     """One entry of ``[prior]``: replaces the model's own prior of one parameter."""
 
     distribution: str
-    args: tuple[float, ...]  # in the order of DISTRIBUTIONS[distribution]
+    args: tuple[float, ...]  # in the order of params.DISTRIBUTIONS
 
 
 @dataclass(frozen=True, kw_only=True, config=_RULES)
@@ -279,7 +272,7 @@ def _prior(where: str, raw: Any) -> dict[str, PriorConfig]:
             raise JaxsedError(
                 f"{place}: unknown distribution {kind!r}.{hint} Known: {', '.join(DISTRIBUTIONS)}."
             )
-        wanted = DISTRIBUTIONS[kind]
+        wanted, _ = DISTRIBUTIONS[kind]
         if set(entry) != {"distribution", *wanted}:
             raise JaxsedError(
                 f"{place}: {kind} takes {', '.join(wanted)}; got "
@@ -392,7 +385,7 @@ def config_schema() -> dict[str, Any]:
             "required": ["distribution", *args],
             "additionalProperties": False,
         }
-        for name, args in DISTRIBUTIONS.items()
+        for name, (args, _) in DISTRIBUTIONS.items()
     ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

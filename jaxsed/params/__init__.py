@@ -15,7 +15,13 @@ type of your own is registered with `from_normal`, `to_normal` and `coordinates`
 """
 
 from jaxsed.params.coordinates import coordinates, from_normal, sticks, to_normal
-from jaxsed.params.distributions import FlatDirichlet, check_parameters, distribution, student_t2
+from jaxsed.params.distributions import (
+    DISTRIBUTIONS,
+    FlatDirichlet,
+    check_parameters,
+    distribution,
+    student_t2,
+)
 from jaxsed.params.theta import (
     LN10,
     Constrained,
@@ -38,6 +44,7 @@ from jaxsed.params.theta import (
 )
 
 __all__ = [
+    "DISTRIBUTIONS",
     "LN10",
     "Constrained",
     "FlatDirichlet",

@@ -13,28 +13,31 @@ from numpyro.distributions import constraints
 
 from jaxsed.params import quantiles
 
+DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], Callable[..., dist.Distribution]]] = {
+    "uniform": (("low", "high"), dist.Uniform),
+    "log_uniform": (("low", "high"), dist.LogUniform),
+    "normal": (("mean", "sigma"), dist.Normal),
+    "truncated_normal": (
+        ("mean", "sigma", "low", "high"),
+        lambda mean, sigma, low, high: dist.TruncatedNormal(mean, sigma, low=low, high=high),
+    ),
+    "student_t": (("df", "mean", "sigma"), dist.StudentT),
+}
+"""name -> the numbers that a distribution takes, in order, and what makes it of them."""
+
 
 def distribution(name: str, *args: Any) -> dist.Distribution:
-    """A prior by name: uniform, log_uniform, normal, truncated_normal or student_t.
+    """A prior by its name in `DISTRIBUTIONS`.
 
     Raises ValueError for another name, for a wrong number of arguments and for arguments that
     the distribution does not have (see `check_parameters`).
     """
-    known: dict[str, tuple[int, Callable[..., dist.Distribution]]] = {
-        "uniform": (2, dist.Uniform),
-        "log_uniform": (2, dist.LogUniform),
-        "normal": (2, dist.Normal),
-        "truncated_normal": (
-            4,
-            lambda mean, sigma, low, high: dist.TruncatedNormal(mean, sigma, low=low, high=high),
-        ),
-        "student_t": (3, dist.StudentT),
-    }
-    if name not in known:
-        raise ValueError(f"unknown distribution {name!r}: expected one of {', '.join(known)}")
-    count, make = known[name]
-    if len(args) != count:
-        raise ValueError(f"{name} takes {count} numbers, got {len(args)}")
+    if name not in DISTRIBUTIONS:
+        known = ", ".join(DISTRIBUTIONS)
+        raise ValueError(f"unknown distribution {name!r}: expected one of {known}")
+    wanted, make = DISTRIBUTIONS[name]
+    if len(args) != len(wanted):
+        raise ValueError(f"{name} takes {len(wanted)} numbers, got {len(args)}")
     made = make(*args)
     check_parameters(made)
     return made
