@@ -236,6 +236,21 @@ ALL_SOURCES = PACKAGE_SOURCES | parse(
 )
 
 
+CONFIGURED = {"config", "plan", "run", "citations"}
+"""Modules of the catalogue that know a `Config`: it is read, resolved to a `Plan`, and cited."""
+
+
+def test_a_configuration_is_resolved_once():
+    """After the plan no module reads a key."""
+    knowing = {
+        module
+        for module, tree in PACKAGE_SOURCES.items()
+        for name in names_used(module, tree)
+        if name.dotted in ("jaxsed.catalog.config.Config", "jaxsed.catalog.config.SamplerConfig")
+    }
+    assert knowing == {f"jaxsed.catalog.{name}" for name in CONFIGURED - {"config"}}
+
+
 def test_imports_go_down_only():
     assert [v for m, tree in PACKAGE_SOURCES.items() for v in layer_violations(m, tree)] == []
 
