@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
@@ -21,10 +21,10 @@ class Support:
     fewest: int
     """Halos in a box."""
     most: int
-    centre: tuple[float, ...]
-    """[number] of `description`."""
-    whiten: tuple[tuple[float, ...], ...]
-    """[number, number] times a difference from the centre: the distance of Mahalanobis (1936)."""
+    centre: Annotated[tuple[float, ...], "number"]
+    """Of `description`."""
+    whiten: Annotated[tuple[tuple[float, ...], ...], "number number"]
+    """Times a difference from the centre: the distance of Mahalanobis (1936)."""
     farthest: float
     """Largest distance of a box of the training."""
 
@@ -42,12 +42,6 @@ class Support:
             int(count.min()), int(count.max()), tuple(centre.tolist()),
             tuple(map(tuple, whiten.tolist())), float(farthest),
         )  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Support:
-        """From what `dataclasses.asdict` made of it."""
-        whiten = tuple(map(tuple, stored["whiten"]))
-        return cls(**stored | {"centre": tuple(stored["centre"]), "whiten": whiten})
 
     def outside(self, halos: Halos) -> np.ndarray:
         """[box] whether it has more or fewer halos than any box of the training."""

@@ -4,6 +4,7 @@
 spectrum after Ness et al. (2015), whose labels are sampled like the parameters of a galaxy.
 """
 
+from jaxsed.stars.autoencoder import Autoencoder, train_autoencoder
 from jaxsed.stars.cannon import Cannon, fit_cannon
 from jaxsed.stars.continuum import normalise
 from jaxsed.stars.data import Spectra, StarFlag, flag_text, read_spectra, spectra, write_spectra
@@ -16,6 +17,7 @@ from jaxsed.stars.uncertainty import calibrated, coverage, robust_scatter, with_
 
 __all__ = [
     "Architecture",
+    "Autoencoder",
     "Cannon",
     "Labels",
     "Spectra",
@@ -34,6 +36,7 @@ __all__ = [
     "spectra",
     "to_resolution",
     "train",
+    "train_autoencoder",
     "with_laplace",
     "write_spectra",
 ]

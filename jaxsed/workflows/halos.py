@@ -15,9 +15,10 @@ from astropy.table import Table
 
 from jaxsed import halos
 from jaxsed.core.errors import user_errors
-from jaxsed.halos import baselines, forest, model
+from jaxsed.halos import forest
 from jaxsed.halos.model import BoxFlag, MassFunctions, flag_text
 from jaxsed.io import files
+from jaxsed.io.components import class_of
 from jaxsed.io.outputs import check_folder, check_table_path, check_writable, save_table
 from jaxsed.workflows.progress import (
     checkpoint_of,
@@ -90,8 +91,8 @@ def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) 
     check_table_path(table)
     with user_errors():
         boxes = halos.read_halos(data)
-        load: Any = baselines.load if files.kind(path) == baselines.KIND else model.load
-        fitted = load(path)
+        is_baseline = class_of(path) is halos.Baseline
+        fitted: Any = (halos.Baseline if is_baseline else halos.HaloModel).load(path)
         found = fitted.predict(boxes, progress=counter(progress, "boxes"))
     save_table(mass_table(boxes.ids, fitted.record.edges, found), table)
     counts = Counter(flag_text(bit) for f in found.flag for bit in BoxFlag if f & bit)

@@ -17,10 +17,10 @@ from jaxsed import infer
 from jaxsed import stars as st
 from jaxsed.core.errors import user_errors
 from jaxsed.core.keys import typed_key
-from jaxsed.io import files
+from jaxsed.io.components import class_of
 from jaxsed.io.outputs import check_table_path, check_writable, save_table
 from jaxsed.learn import History
-from jaxsed.stars import apogee, cannon, model
+from jaxsed.stars import apogee, cannon
 from jaxsed.stars.data import Spectra, StarFlag, flag_text
 from jaxsed.stars.model import StarModel
 from jaxsed.stars.record import Labels
@@ -124,11 +124,11 @@ def predict_file(
     with user_errors():
         stars = st.read_spectra(data)
         key = jax.random.key(seed)
-        if files.kind(path) == cannon.KIND:
-            fitted = cannon.load(path)
+        if class_of(path) is cannon.Cannon:
+            fitted = cannon.Cannon.load(path)
             names, found = fitted.names, cannon_labels(key, fitted, stars)
         else:
-            network = model.load(path)
+            network = StarModel.load(path)
             names = network.record.labels
             found = network.predict(
                 key, stars, draws=draws, flux_errors=flux_errors,
