@@ -72,7 +72,7 @@ def test_the_mean_of_a_poisson_root_gives_back_its_rate():
     assert (baselines.mean_of_roots(np.array([-1.0, 0.1]), 0.0) == 0).all()
 
 
-@pytest.mark.parametrize("kind", baselines.Baseline.KINDS)
+@pytest.mark.parametrize("kind", baselines.KINDS)
 def test_no_number_is_zero_for_certain(seen, kind):
     """Of galaxies heavier than any of the training few are expected, with an uncertainty."""
     fitted = ha.fit_baseline(seen.take(np.arange(100)), kind, edges=(*EDGES, 12.0))

@@ -224,13 +224,21 @@ def _fields(cls: Any) -> dict[str, Any]:
 
 
 @cache
-def _defaults(cls: Any) -> frozenset[str]:
-    """Fields that have a default."""
+def _defaults(cls: Any) -> dict[str, Callable[[], Any]]:
+    """What gives the default of each field that has one."""
     if not dataclasses.is_dataclass(cls):
-        return frozenset(cls._field_defaults)
-    none = dataclasses.MISSING
-    known = (f for f in dataclasses.fields(cls) if (f.default, f.default_factory) != (none, none))
-    return frozenset(f.name for f in known)
+        return {name: partial(_same, value) for name, value in cls._field_defaults.items()}
+    found: dict[str, Callable[[], Any]] = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = partial(_same, field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory
+    return found
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _is_record(hint: Any) -> bool:
@@ -355,8 +363,8 @@ def _read_fields(
         place = at.below(field)
         name = place.name
         if name is None:
-            if field not in _defaults(cls):
-                found.setdefault(field, None)
+            if field not in found:
+                found[field] = _defaults(cls).get(field, lambda: None)()
             continue
         if hint.flat:
             like = partial(hint.flat.like, SimpleNamespace(**found), stored.attributes)
@@ -366,11 +374,12 @@ def _read_fields(
         if value is not _ABSENT:
             found[field] = value
             is_there = is_there or not name.startswith("=")
-        elif field not in _defaults(cls):
-            if hint.optional or (hint.is_endless and hint.has_arrays):
-                found[field] = None if hint.optional else ()
-            else:
-                lacking.append(name)
+        elif field in _defaults(cls):
+            found[field] = _defaults(cls)[field]()
+        elif hint.optional or (hint.is_endless and hint.has_arrays):
+            found[field] = None if hint.optional else ()
+        else:
+            lacking.append(name)
     if not is_there:
         return _ABSENT
     if lacking:
