@@ -20,6 +20,13 @@ def folder(tmp_path_factory):
     return where
 
 
+def is_within(part, whole):
+    """Whether a dictionary has all that another has, at any depth."""
+    if isinstance(part, dict):
+        return all(key in whole and is_within(part[key], whole[key]) for key in part)
+    return part == whole
+
+
 @pytest.mark.parametrize("name", PREDICTIONS)
 def test_old_files_give_the_same_numbers(folder, name):
     expected = json.loads((folder / "predictions.json").read_text())[name]
@@ -31,12 +38,12 @@ def test_old_files_give_the_same_numbers(folder, name):
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_old_files_are_written_again_as_they_were(folder, tmp_path, name):
-    """All but what only describes them."""
+    """With no more than what later versions say besides."""
     path = folder / f"{name}.h5"
     jaxsed.load(path).save(tmp_path / "again.h5")
     kind = files.kind(path)
     before, after = files.read(path, kind), files.read(tmp_path / "again.h5", kind)
-    assert after[1] == before[1]
+    assert is_within(before[1], after[1])
     assert after[0].keys() == before[0].keys()
     for key, values in before[0].items():
         np.testing.assert_allclose(after[0][key], values, rtol=1e-6, err_msg=key)
@@ -45,4 +52,5 @@ def test_old_files_are_written_again_as_they_were(folder, tmp_path, name):
 
 def test_there_is_a_file_of_each_kind(folder):
     kinds = {files.kind(folder / f"{name}.h5") for name in COMPONENTS}
-    assert kinds == set(components.KINDS)
+    of_package = (cls for cls in components.KINDS.values() if cls.__module__.startswith("jaxsed."))
+    assert kinds == {cls.KIND for cls in of_package}

@@ -10,6 +10,8 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxsed.core.flags import flag_text
+
 # The bar that a galaxy must clear (rank-normalised, Vehtari et al. 2021).
 RHAT_BAR = 1.01
 ESS_BAR = 400.0
@@ -57,7 +59,7 @@ TEXT: dict[Flag, str] = {
 
 def text(flag: int) -> str:
     """The flag in words, '; ' between them; '' for 0."""
-    return "; ".join(TEXT[bit] for bit in Flag if int(flag) & bit)
+    return flag_text(flag, TEXT)
 
 
 def from_diagnostics(

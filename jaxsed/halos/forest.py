@@ -12,6 +12,7 @@ from jaxsed.halos.boxes import Features
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.trees import Trees, of_sklearn
 from jaxsed.io.components import Component
+from jaxsed.learn.calibration import robust_scatter
 
 TEST = 0.2
 """Share of the halos that the forest never sees."""
@@ -107,7 +108,7 @@ def fit_forest(
     figures = {
         "r2": float(1 - np.mean(gap**2) / np.var(y[test])),
         "scatter": float(gap.std()),
-        "robust_scatter": float(1.4826 * np.median(np.abs(gap - np.median(gap)))),
+        "robust_scatter": robust_scatter(gap),
         "bias": float(gap.mean()),
         "out_of_bag": float(forest.oob_score_),
         "chosen": search.best_params_,

@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core import flags
 from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import Box, Features, check_edges, mass_function, pack
 from jaxsed.halos.catalogue import Halos
@@ -21,6 +22,8 @@ from jaxsed.halos.networks import Architecture, Network
 from jaxsed.halos.support import Support
 from jaxsed.io.components import Component, Flat, parse
 from jaxsed.io.flat import check_sizes
+from jaxsed.learn.batches import in_batches
+from jaxsed.learn.record import TrainingRecord
 
 BATCH = 32
 """Boxes in a compiled call."""
@@ -48,7 +51,7 @@ TEXT: dict[BoxFlag, str] = {
 
 def flag_text(flag: int) -> str:
     """The flag in words, '; ' between them; '' for 0."""
-    return "; ".join(TEXT[bit] for bit in BoxFlag if int(flag) & bit)
+    return flags.flag_text(flag, TEXT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Record:
     """Of the training."""
     seed: int
     validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
+    trainings: tuple[TrainingRecord, ...] = ()
+    """Of each member; none in baselines and in files of version 0.1.0."""
 
     def check(self, halos: Halos) -> None:
         """ValueError unless the boxes have the size of the training's."""
@@ -205,17 +210,12 @@ class HaloModel(
         """
         self.record.check(halos)
         halos = halos.above(self.record.v_peak_min)
-        n = len(halos)
-        parts = []
-        for start in range(0, n, BATCH):
-            rows = np.minimum(np.arange(start, start + BATCH), n - 1)
+
+        def run(rows: np.ndarray) -> Any:
             packed = pack(halos.take(rows), self.record.features, self.record.slots)
-            found = _predict_batch(self, packed)
-            kept = min(BATCH, n - start)
-            parts.append(jax.tree.map(lambda a, kept=kept: np.asarray(a)[:kept], found))
-            if progress:
-                progress(min(start + BATCH, n), n)
-        count, std, shares = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+            return _predict_batch(self, packed)
+
+        count, std, shares = in_batches(run, len(halos), BATCH, progress)
         return mass_functions(self.record, halos, count, std, shares)
 
     def _counts(self) -> dict[str, Any]:

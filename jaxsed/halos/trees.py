@@ -10,6 +10,8 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.learn.batches import in_batches
+
 ROWS = 4096
 """Rows in a compiled call."""
 
@@ -45,11 +47,7 @@ class Trees:
     def predict(self, x: np.ndarray) -> np.ndarray:
         """[row, output] of many rows [row, feature]."""
         x = np.asarray(x, np.float32)
-        parts = []
-        for start in range(0, len(x), ROWS):
-            rows = np.minimum(np.arange(start, start + min(ROWS, len(x))), len(x) - 1)
-            parts.append(np.asarray(_many(self, x[rows]))[: len(x) - start])
-        return np.concatenate(parts)
+        return in_batches(lambda rows: _many(self, x[rows]), len(x), min(ROWS, len(x)))
 
     def check(self, features: int) -> None:
         """ValueError unless these are trees for rows of so many features."""

@@ -284,7 +284,7 @@ def _content(component: Component) -> tuple[dict[str, Any], dict[str, Any]]:
                 markers = hint.markers if hint.flat else element.markers
                 write(part, element._replace(markers=markers), at.below(i))
         else:
-            put(name, float(value) if hint.type is float and value is not None else value)
+            put(name, float(value) if hint.type is float and value is not None else _json(value))
 
     def write_fields(value: Any, at: _Place) -> None:
         for field, hint in _fields(type(value)).items():
@@ -297,6 +297,13 @@ def _content(component: Component) -> tuple[dict[str, Any], dict[str, Any]]:
 
     write_component(component, _Place(names=component._names))
     return arrays, {name: _plain(value) for name, value in attributes.items()}
+
+
+def _json(value: Any) -> Any:
+    """With records, which may be in tuples, as dictionaries."""
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return [_json(part) for part in value]
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
 def _plain(value: Any) -> Any:
@@ -451,8 +458,8 @@ def _check_axes(name: str, shape: tuple[int, ...], axes: str, sizes: dict[str, i
                 sizes.setdefault(axis, shape[i] - int(more or 0))
             expected.append(sizes[axis] + int(more or 0) if axis in sizes else None)
     if list(shape) != expected:
-        wanted = ", ".join("any" if n is None else str(n) for n in expected)
-        raise ValueError(f"expected {name} [{axes}] of shape ({wanted}), got {shape}")
+        wanted = str(tuple(expected)).replace("None", "any")
+        raise ValueError(f"expected {name} [{axes}] of shape {wanted}, got {shape}")
 
 
 def _parsed(hint: _Hint, value: Any, name: str) -> Any:
@@ -465,6 +472,8 @@ def _parsed(hint: _Hint, value: Any, name: str) -> Any:
         if len(value) != parts:
             raise ValueError(f"expected {parts} entries of {name}, got {len(value)}")
         return tuple(_parsed(_hint(hint.element(i)), v, name) for i, v in enumerate(value))
+    if _is_record(wanted) and isinstance(value, dict):
+        return parse(wanted, value)
     plain = typing.get_origin(wanted) or wanted
     if plain is Mapping:
         plain = dict

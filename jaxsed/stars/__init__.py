@@ -4,6 +4,7 @@
 spectrum after Ness et al. (2015), whose labels are sampled like the parameters of a galaxy.
 """
 
+from jaxsed.learn.calibration import coverage, robust_scatter
 from jaxsed.stars.autoencoder import Autoencoder, train_autoencoder
 from jaxsed.stars.cannon import Cannon, fit_cannon
 from jaxsed.stars.continuum import normalise
@@ -13,7 +14,7 @@ from jaxsed.stars.networks import Architecture
 from jaxsed.stars.record import Labels
 from jaxsed.stars.resampling import at_rest, resample, to_resolution
 from jaxsed.stars.training import StarSettings, train
-from jaxsed.stars.uncertainty import calibrated, coverage, robust_scatter, with_laplace
+from jaxsed.stars.uncertainty import calibrated, with_laplace
 
 __all__ = [
     "Architecture",

@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxsed.io.components import Component, Flat, parse
 from jaxsed.io.flat import check_sizes
+from jaxsed.learn.batches import in_batches
 from jaxsed.stars import networks, prediction
 from jaxsed.stars.data import Spectra, StarFlag, check_grid
 from jaxsed.stars.networks import Network
@@ -103,22 +104,19 @@ class StarModel(
             raise ValueError(f"expected 0 or more draws, got {draws}")
         masks = prediction.draw_masks(key, self.members, 0 if self.laplace is not None else draws)
         n = len(stars)
-        size = min(prediction.BATCH, n)
-        parts = []
-        for start in range(0, n, size):
-            rows = np.minimum(np.arange(start, start + size), n - 1)
+
+        def run(rows: np.ndarray) -> Any:
             flux = jnp.asarray(stars.flux[rows])
             found = prediction.predict_batch(self, flux, masks)
             if flux_errors:
                 noise = prediction.flux_variance(self, flux, jnp.asarray(stars.error[rows]))
             else:
                 noise = jnp.zeros_like(found.value)
-            kept = min(size, n - start)
-            parts.append([np.asarray(a)[:kept] for a in (*found, noise)])
-            if progress:
-                progress(start + kept, n)
-        columns = [np.concatenate(a) for a in zip(*parts, strict=True)]
-        value, model, predictive, distance, noise = columns
+            return *found, noise
+
+        value, model, predictive, distance, noise = in_batches(
+            run, n, min(prediction.BATCH, n), progress
+        )
         flag = stars.flag.copy()
         flag |= np.where(distance > 1, int(StarFlag.OUTSIDE_TRAINING), 0)
         factor = np.asarray(self.calibration_flux if flux_errors else self.calibration)

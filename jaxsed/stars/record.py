@@ -11,6 +11,8 @@ from flax import struct
 from jax import Array
 
 from jaxsed.io.components import AS_ARRAY
+from jaxsed.learn.distance import mahalanobis
+from jaxsed.learn.record import TrainingRecord
 
 
 @struct.dataclass
@@ -40,7 +42,7 @@ class Reach:
 
     def distance(self, features: Array) -> Array:
         """Of one spectrum, over the limit."""
-        return jnp.sqrt(jnp.sum((self.whiten @ (features - self.centre)) ** 2)) / self.limit
+        return mahalanobis(features, self.centre, self.whiten) / self.limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Record:
     seed: int
     validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
     """Of the stars held out."""
+    trainings: tuple[TrainingRecord, ...] = ()
+    """Of each member; none in files of version 0.1.0."""
 
 
 class Labels(NamedTuple):

@@ -29,6 +29,7 @@ from jaxsed.emulators.training.pairs import (
 )
 from jaxsed.emulators.validation.errors import measure_error
 from jaxsed.learn import FitSettings, History, fit
+from jaxsed.learn.record import training_record
 from jaxsed.nets import mlp
 
 _LOSSES: dict[str, int | None] = {"rmse": None, "band_rmse": 0}  # axis of the mean square
@@ -218,17 +219,8 @@ def train_on(
         keys.shuffles, layers, _loss_of(settings), data,
         settings=settings.fit, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
-    training = {
-        "settings": dataclasses.asdict(settings),
-        "seed": np.asarray(jax.random.key_data(key)).tolist(),
-        "training_seconds": round(float(history.seconds[-1]), 1),
-        "samples_trained_on": int(history.samples[-1]),
-        "validation_loss_mag": history.best_loss,
-        "stopped": history.stopped,
-        "backend": jax.default_backend(),
-        "jax": jax.__version__,
-        **(notes or {}),
-    }
+    done = training_record(key, settings, history)
+    training = done.to_dict("validation_loss_mag") | dict(notes or {})
     record = EmulatorRecord(
         target.physics, target.ssp, tuple(target.curves), training,
         tuple(target.citations), target.birth_cloud_age, target.igm,

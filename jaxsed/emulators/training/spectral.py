@@ -29,6 +29,7 @@ from jaxsed.emulators.training.pairs import box_of
 from jaxsed.emulators.training.pca import Components, Moments, principal_components
 from jaxsed.emulators.training.photometric import FAST
 from jaxsed.learn import FitSettings, History, fit
+from jaxsed.learn.record import training_record
 from jaxsed.nets import mlp
 
 Simulate = Callable[[Array, int], tuple[Array, Array]]
@@ -252,17 +253,9 @@ def train_spectrum(
 
 
 def _notes(key, settings, basis, history, simulated) -> dict[str, Any]:
-    return {
-        "settings": dataclasses.asdict(settings),
-        "seed": np.asarray(jax.random.key_data(key)).tolist(),
+    return training_record(key, settings, history).to_dict("validation_rms_ln_flux") | {
         "pca_residual_rms_ln_flux": [float(part.residual) for _, part in basis.windows],
         "simulation_seconds": round(simulated, 1),
-        "training_seconds": round(float(history.seconds[-1]), 1),
-        "samples_trained_on": int(history.samples[-1]),
-        "validation_rms_ln_flux": history.best_loss,
-        "stopped": history.stopped,
-        "backend": jax.default_backend(),
-        "jax": jax.__version__,
     }
 
 
