@@ -1,4 +1,4 @@
-"""Files that version 0.1.0 wrote are read, and give the numbers that they gave."""
+"""Files that an earlier version wrote are read, and give the numbers that they gave."""
 
 import json
 import zipfile

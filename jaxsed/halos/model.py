@@ -79,7 +79,7 @@ class Record:
     seed: int
     validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
     trainings: tuple[TrainingRecord, ...] = ()
-    """Of each member; none in baselines and in files of version 0.1.0."""
+    """Of each member; none in baselines and in older files."""
 
     def check(self, halos: Halos) -> None:
         """ValueError unless the boxes have the size of the training's."""

@@ -287,7 +287,8 @@ def _content(component: Component) -> tuple[dict[str, Any], dict[str, Any]]:
             put(name, float(value) if hint.type is float and value is not None else _json(value))
 
     def write_fields(value: Any, at: _Place) -> None:
-        for field, hint in _fields(type(value)).items():
+        cls: Any = type(value)
+        for field, hint in _fields(cls).items():
             write(getattr(value, field), _hint(hint), at.below(field))
 
     def write_component(value: Component, at: _Place) -> None:
@@ -300,10 +301,11 @@ def _content(component: Component) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _json(value: Any) -> Any:
-    """With records, which may be in tuples, as dictionaries."""
+    """With dataclasses, which may be in tuples, as dictionaries."""
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return [_json(part) for part in value]
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return dataclasses.asdict(value) if is_record else value
 
 
 def _plain(value: Any) -> Any:
@@ -344,7 +346,7 @@ class _Stored(NamedTuple):
 
 
 def _read_component(
-    cls: type[Any], at: _Place, stored: _Stored, given: Mapping[str, Any] | None = None
+    cls: Any, at: _Place, stored: _Stored, given: Mapping[str, Any] | None = None
 ) -> Any:
     at = at.inside(cls)
     found = _read_fields(cls, at, stored, {}, given)
@@ -359,7 +361,7 @@ def _read_component(
 
 
 def _read_fields(
-    cls: type[Any], at: _Place, stored: _Stored, sizes: dict[str, int],
+    cls: Any, at: _Place, stored: _Stored, sizes: dict[str, int],
     given: Mapping[str, Any] | None = None,
 ) -> Any:  # fmt: skip
     """A dataclass or named tuple; absent where nothing of it is in the file."""

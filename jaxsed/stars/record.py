@@ -64,7 +64,7 @@ class Record:
     validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
     """Of the stars held out."""
     trainings: tuple[TrainingRecord, ...] = ()
-    """Of each member; none in files of version 0.1.0."""
+    """Of each member; none in older files."""
 
 
 class Labels(NamedTuple):
