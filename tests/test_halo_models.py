@@ -19,7 +19,7 @@ def with_fit(monkeypatch, change=lambda network: network):
 
     def fit(key, network, loss, data, *, validation, **rest):
         kept.append((data, validation))
-        return change(network), History.of([(0, 1.0, 1.0, 0.1, 1, 1.0)], 1, 1.0, "schedule finished")
+        return change(network), History.of([(0, 1.0, 1.0, 0.1, 1, 1.0)], 1, 1.0, "stopped")
 
     monkeypatch.setattr(ensemble, "fit", fit)
     return kept
