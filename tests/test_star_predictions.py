@@ -111,6 +111,7 @@ def test_a_saved_model_is_the_same(trained, tmp_path):
     unseen = synthetic(5, seed=1)
     trained.save(tmp_path / "model.h5")
     again = st.StarModel.load(tmp_path / "model.h5")
+    assert again.record == trained.record and len(again.record.trainings) == 1
     for a, b in zip(
         trained.predict(jax.random.key(1), unseen, draws=3),
         again.predict(jax.random.key(1), unseen, draws=3),
