@@ -85,13 +85,13 @@ def test_a_ridge_without_its_variance_is_refused(seen, tmp_path):
     """A file of before the numbers were right on average."""
     fitted = ha.fit_baseline(seen.take(np.arange(60)), "ridge", edges=EDGES)
     fitted.save(tmp_path / "b.h5")
-    arrays, attributes = files.read(tmp_path / "b.h5", baselines.KIND)
-    again = baselines.load(tmp_path / "b.h5")
+    arrays, attributes = files.read(tmp_path / "b.h5", baselines.Baseline.KIND)
+    again = baselines.Baseline.load(tmp_path / "b.h5")
     np.testing.assert_array_equal(again.root_variance, fitted.root_variance)
     del arrays["root_variance"]
-    files.write(tmp_path / "b.h5", baselines.KIND, arrays, attributes)
+    files.write(tmp_path / "b.h5", baselines.Baseline.KIND, arrays, attributes)
     with pytest.raises(ValueError, match="fit it again"):
-        baselines.load(tmp_path / "b.h5")
+        baselines.Baseline.load(tmp_path / "b.h5")
     blank = dataclasses.replace(fitted, weights=None, root_variance=None)
     blank.save(tmp_path / "b.h5")
-    assert baselines.load(tmp_path / "b.h5").root_variance is None
+    assert baselines.Baseline.load(tmp_path / "b.h5").root_variance is None

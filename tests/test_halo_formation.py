@@ -11,7 +11,7 @@ from halo_data import EDGES, SIZE, settings, universe
 
 from jaxsed import cli
 from jaxsed import halos as ha
-from jaxsed.halos import formation, model
+from jaxsed.halos import formation
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_network_knows_which_boxes_are_quiescent(trained):
 
 def test_a_saved_network_knows_it_still(trained, seen, tmp_path):
     trained.save(tmp_path / "m.h5")
-    again = model.load(tmp_path / "m.h5").predict(seen.take([0, 3])).formation
+    again = ha.HaloModel.load(tmp_path / "m.h5").predict(seen.take([0, 3])).formation
     for a, b in zip(again, trained.predict(seen.take([0, 3])).formation, strict=True):
         np.testing.assert_array_equal(a, b)
 

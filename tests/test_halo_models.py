@@ -9,7 +9,8 @@ import pytest
 from halo_data import EDGES, settings, universe
 
 from jaxsed import halos as ha
-from jaxsed.halos import formation, networks, training
+from jaxsed.halos import formation, networks
+from jaxsed.learn import History, ensemble
 
 
 def with_fit(monkeypatch, change=lambda network: network):
@@ -18,9 +19,9 @@ def with_fit(monkeypatch, change=lambda network: network):
 
     def fit(key, network, loss, data, *, validation, **rest):
         kept.append((data, validation))
-        return change(network), None
+        return change(network), History.of([(0, 1.0, 1.0, 0.1, 1, 1.0)], 1, 1.0, "stopped")
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(ensemble, "fit", fit)
     return kept
 
 

@@ -9,7 +9,7 @@ import pytest
 from halo_data import EDGES, SIZE, settings, universe
 
 from jaxsed import halos as ha
-from jaxsed.halos import baselines, boxes, forest, model, networks, support, training, trees
+from jaxsed.halos import boxes, networks, support, training, trees
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_baselines_learn_and_are_saved(seen, unseen, tmp_path, kind):
     assert ha.chi2(found.count, truth).mean() < 0.8 * ha.chi2(by_mean.count, truth).mean()
     assert 0.5 < np.mean(np.abs(found.count - truth) < found.count_std) < 0.9
     fitted.save(tmp_path / "b.h5")
-    again = baselines.load(tmp_path / "b.h5").predict(unseen)
+    again = ha.Baseline.load(tmp_path / "b.h5").predict(unseen)
     np.testing.assert_allclose(again.count, found.count, rtol=1e-6)
 
 
@@ -121,7 +121,7 @@ def test_a_part_of_a_simulation_is_not_looked_at_across_its_faces(seen, periodic
 
 def test_a_saved_network_is_the_same(trained, unseen, tmp_path):
     trained.save(tmp_path / "m.h5")
-    again = model.load(tmp_path / "m.h5")
+    again = ha.HaloModel.load(tmp_path / "m.h5")
     assert again.record == trained.record
     np.testing.assert_array_equal(again.predict(unseen).count, trained.predict(unseen).count)
 
@@ -207,7 +207,7 @@ def test_a_forest_of_halos_knows_what_matters(tmp_path):
     importance = found.figures["importance"]
     assert importance["v_peak"] > importance["spin"] > 0.1
     found.save(tmp_path / "f.h5")
-    again = forest.load(tmp_path / "f.h5")
+    again = ha.HaloForest.load(tmp_path / "f.h5")
     fresh = universe(3, seed=5)
     np.testing.assert_allclose(again.predict(fresh), found.predict(fresh))
     assert again.figures["r2"] == found.figures["r2"]

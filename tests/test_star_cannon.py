@@ -58,7 +58,7 @@ def test_a_cannon_needs_enough_stars(tmp_path):
         st.fit_cannon(quadratic(10))
     fitted = st.fit_cannon(quadratic(50))
     fitted.save(tmp_path / "cannon.h5")
-    again = cannon.load(tmp_path / "cannon.h5")
+    again = cannon.Cannon.load(tmp_path / "cannon.h5")
     np.testing.assert_array_equal(again.coefficients, fitted.coefficients)
     with pytest.raises(ValueError, match="pixels"):
         again.problem(synthetic(2).take([0, 1]))

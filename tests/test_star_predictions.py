@@ -9,7 +9,7 @@ import pytest
 from star_data import PIXELS, synthetic, trained_network
 
 from jaxsed import stars as st
-from jaxsed.stars import model, networks, prediction
+from jaxsed.stars import networks, prediction
 from jaxsed.stars.data import StarFlag, check_grid
 
 
@@ -110,7 +110,8 @@ def test_without_draws_there_is_no_dropout(trained):
 def test_a_saved_model_is_the_same(trained, tmp_path):
     unseen = synthetic(5, seed=1)
     trained.save(tmp_path / "model.h5")
-    again = model.load(tmp_path / "model.h5")
+    again = st.StarModel.load(tmp_path / "model.h5")
+    assert again.record == trained.record and len(again.record.trainings) == 1
     for a, b in zip(
         trained.predict(jax.random.key(1), unseen, draws=3),
         again.predict(jax.random.key(1), unseen, draws=3),

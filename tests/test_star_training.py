@@ -9,6 +9,7 @@ import pytest
 from star_data import LABELS, PIXELS, SMALL, settings, synthetic, windows
 
 from jaxsed import stars as st
+from jaxsed.learn import History, ensemble
 from jaxsed.stars import batches, networks, training
 
 
@@ -77,9 +78,9 @@ def test_a_training_never_sees_the_stars_that_judge_it(monkeypatch):
 
     def fit(key, network, loss, data, *, validation, **rest):
         kept.append((data[0], validation[0]))
-        return network, None
+        return network, History.of([(0, 1.0, 1.0, 0.1, 1, 1.0)], 1, 1.0, "schedule finished")
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(ensemble, "fit", fit)
     sizes = dataclasses.replace(SMALL, dropout=0.0)
     stars = synthetic(400)
     found, _ = st.train(

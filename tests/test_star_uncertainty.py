@@ -63,7 +63,7 @@ def test_members_without_dropout_differ_by_their_weights(tmp_path):
     without = dataclasses.replace(found, laplace=None).predict(jax.random.key(1), unseen, draws=0)
     np.testing.assert_allclose(without.std_model, values.std(axis=0), rtol=1e-3)
     found.save(tmp_path / "model.h5")
-    again = model.load(tmp_path / "model.h5").predict(jax.random.key(1), unseen)
+    again = st.StarModel.load(tmp_path / "model.h5").predict(jax.random.key(1), unseen)
     np.testing.assert_array_equal(again.std, both.std)
 
 

@@ -44,7 +44,7 @@ def fitted(path: Path, kind: str, train: ha.Halos, features: Any, options: Any) 
     if kind != "resnet":
         return ha.fit_baseline(train, kind, features=features, seed=options.seed)
     if path.exists():
-        return model.load(path)
+        return model.HaloModel.load(path)
     settings = ha.HaloSettings(features=features)
     fit = dataclasses.replace(settings.fit, epochs=options.epochs, patience=options.epochs)
     found, _ = ha.train(

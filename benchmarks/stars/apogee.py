@@ -67,7 +67,7 @@ def trained(
 ) -> st.StarModel:
     """A network, from its file if it is there."""
     if path.exists():
-        return model.load(path)
+        return model.StarModel.load(path)
     # Fewer stars make shorter epochs: the number of steps falls as the root of their number.
     epochs = round(options.epochs * max(1.0, (8000 / len(stars)) ** 0.5))
     settings = st.StarSettings(

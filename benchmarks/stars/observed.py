@@ -132,7 +132,8 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
     options.output.mkdir(parents=True, exist_ok=True)
-    network, cannon = model.load(options.model), cannon_of(options.training, options.stars)
+    network = model.StarModel.load(options.model)
+    cannon = cannon_of(options.training, options.stars)
     key = jax.random.key(options.seed)
     table = Table("star", "by", *LABELS, "distance, or chi2 per pixel", "flag",
                   title="trained on semi-synthetic giants")  # fmt: skip

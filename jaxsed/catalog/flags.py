@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxsed.core.diagnostics import ESS_BAR, RHAT_BAR, Diagnostics
+from jaxsed.core.flags import flag_text
 
 # A model that fits leaves a larger chi2 once in 10,000 galaxies.
 POOR_FIT_P = 1e-4
@@ -56,7 +57,7 @@ TEXT: dict[Flag, str] = {
 
 def text(flag: int) -> str:
     """The flag in words, '; ' between them; '' for 0."""
-    return "; ".join(TEXT[bit] for bit in Flag if int(flag) & bit)
+    return flag_text(flag, TEXT)
 
 
 def from_diagnostics(

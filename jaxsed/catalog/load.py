@@ -9,22 +9,11 @@ from typing import Any
 from jaxsed.catalog.result_file import SCHEMA
 from jaxsed.catalog.results import load_results
 from jaxsed.io import hdf5
+from jaxsed.io.components import KINDS
 from jaxsed.sps.ssp.grid import FORMAT, read_ssp
 
-_LOADERS = {
-    "jaxsed photometric emulator": "jaxsed.emulators:load_emulator",
-    "jaxsed stitched emulator": "jaxsed.emulators:load_emulator",
-    "jaxsed spectrum emulator": "jaxsed.emulators:load_emulator",
-    "jaxsed PROVABGS spectrum emulator": "jaxsed.emulators:load_emulator",
-    "jaxsed amortised posterior": "jaxsed.infer.amortised:load",
-    "star network": "jaxsed.stars.model:load",
-    "star autoencoder": "jaxsed.stars.autoencoder:load",
-    "cannon model": "jaxsed.stars.cannon:load",
-    "halo network": "jaxsed.halos.model:load",
-    "halo baseline": "jaxsed.halos.baselines:load",
-    "halo forest": "jaxsed.halos.forest:load",
-}
-"""Modules and functions by the kind that a file names; imported when they are needed."""
+_MODULES = ("emulators", "infer.amortised", "stars", "halos")
+"""With components; imported when one is to be read."""
 
 
 def load(path: str | Path) -> Any:
@@ -45,10 +34,11 @@ def load(path: str | Path) -> Any:
         return load_results(path)
     if known.get("format") == FORMAT:
         return read_ssp(path)
-    if known.get("kind") not in _LOADERS:
+    for module in _MODULES:
+        import_module(f"jaxsed.{module}")
+    if known.get("kind") not in KINDS:
         found = f"a {known['kind']!r} file" if "kind" in known else "a file of another program"
         raise ValueError(
-            f"{path}: {found}; expected results, an SSP grid, or one of: {', '.join(_LOADERS)}"
+            f"{path}: {found}; expected results, an SSP grid, or one of: {', '.join(KINDS)}"
         )
-    module, function = _LOADERS[known["kind"]].split(":")
-    return getattr(import_module(module), function)(path)
+    return KINDS[known["kind"]].load(path)

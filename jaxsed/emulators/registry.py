@@ -7,22 +7,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jaxsed.emulators.photometric import emulator as photometric
-from jaxsed.emulators.photometric import stitched
-from jaxsed.emulators.spectral import emulator as spectral
-from jaxsed.emulators.spectral import provabgs as galaxy_spectrum
+from jaxsed.emulators.photometric.emulator import PhotometricEmulator
+from jaxsed.emulators.photometric.stitched import StitchedEmulator
+from jaxsed.emulators.spectral.emulator import SpectrumEmulator
 from jaxsed.emulators.spectral.provabgs import ProvabgsSpectrum
-from jaxsed.io import files
+from jaxsed.io import components, files
 
 PREFIX = "emulator_"
 SPECTRUM_PREFIX = "spectrum_"
 
-_CLASSES: dict[str, Any] = {
-    photometric.KIND: photometric.PhotometricEmulator,
-    stitched.KIND: stitched.StitchedEmulator,
-    spectral.KIND: spectral.SpectrumEmulator,
-    galaxy_spectrum.KIND: galaxy_spectrum.ProvabgsSpectrum,
-}
+PHOTOMETRIC = (PhotometricEmulator, StitchedEmulator)
 
 
 def cache_folder() -> Path:
@@ -42,7 +36,7 @@ def is_photometric(path: str | Path) -> bool:
 
     Raises FileNotFoundError, and ValueError for a file that is no component's.
     """
-    return files.kind(path) in (photometric.KIND, stitched.KIND)
+    return components.class_of(path) in PHOTOMETRIC
 
 
 def load_emulator(name: str | Path) -> Any:
@@ -54,10 +48,10 @@ def load_emulator(name: str | Path) -> Any:
     Raises ValueError for an unknown name, with the known ones, and for a file that is no emulator.
     """
     path = _path_of(name, "emulator", emulator_files(), PREFIX)
-    kind = files.kind(path)
-    if kind not in _CLASSES:
-        raise ValueError(f"{path}: expected an emulator, got a {kind!r} file")
-    return _CLASSES[kind].load(path)
+    found = components.class_of(path)
+    if found not in (*PHOTOMETRIC, SpectrumEmulator, ProvabgsSpectrum):
+        raise ValueError(f"{path}: expected an emulator, got a {files.kind(path)!r} file")
+    return found.load(path)
 
 
 def spectrum_files() -> list[Path]:

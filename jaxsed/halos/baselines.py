@@ -7,8 +7,7 @@ of each feature are distributed.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,7 @@ from jaxsed.halos.catalogue import V_PEAK_CUT, Halos
 from jaxsed.halos.model import MassFunctions, Record, mass_functions
 from jaxsed.halos.support import Support
 from jaxsed.halos.trees import Trees, of_sklearn
-from jaxsed.io import files
-
-KIND = "halo baseline"
+from jaxsed.io.components import Component
 
 KINDS = ("mean", "ridge", "forest")
 
@@ -58,19 +55,19 @@ FEWEST = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Baseline:
+class Baseline(Component, kind="halo baseline", names={"trees/depth": "depth"}):
     """``predict(halos) -> mass functions``."""
 
-    cuts: np.ndarray
-    """[feature, cut] between the bins of the voxels' means, standardised."""
-    log_mean: np.ndarray
-    """[bin] ln of the mean number of galaxies in a box of the training."""
-    excess: np.ndarray
-    """[bin] variance beyond that of a Poisson law, over the squared number."""
-    weights: np.ndarray | None
+    cuts: Annotated[np.ndarray, "feature cut"]
+    """Between the bins of the voxels' means, standardised."""
+    log_mean: Annotated[np.ndarray, "bin"]
+    """ln of the mean number of galaxies in a box of the training."""
+    excess: Annotated[np.ndarray, "bin"]
+    """Variance beyond that of a Poisson law, over the squared number."""
+    weights: Annotated[np.ndarray, "weight bin"] | None
     """[1 + number, bin] of the ridge: offsets first."""
-    root_variance: np.ndarray | None
-    """[bin] of the roots of unseen boxes about those of the ridge."""
+    root_variance: Annotated[np.ndarray, "bin"] | None
+    """Of the roots of unseen boxes about those of the ridge."""
     trees: Trees | None
     record: Record
 
@@ -99,46 +96,20 @@ class Baseline:
             return mean_of_roots(root, self.root_variance)
         return np.tile(np.exp(self.log_mean), (len(x), 1))
 
-    def save(self, path: str | Path) -> None:
-        """Write an HDF5 file that `load` reads."""
-        arrays: dict[str, Any] = {
-            "cuts": self.cuts, "log_mean": self.log_mean, "excess": self.excess
-        }  # fmt: skip
-        attributes: dict[str, Any] = {"record": dataclasses.asdict(self.record)}
-        if self.weights is not None:
-            arrays |= {"weights": self.weights, "root_variance": self.root_variance}
+    def _after_loading(self) -> Baseline:
+        if self.weights is not None and self.root_variance is None:
+            raise ValueError(
+                "a ridge of an earlier version, whose numbers are biased: fit it again"
+            )
+        self.record.check_parts()
+        if len(self.cuts) != len(self.record.features.names):
+            raise ValueError(f"expected cuts [feature, cut], got shape {self.cuts.shape}")
+        numbers = _numbers(self.cuts)
+        if self.weights is not None and len(self.weights) != 1 + numbers:
+            raise ValueError(f"expected {1 + numbers} weights, got {len(self.weights)}")
         if self.trees is not None:
-            arrays |= self.trees.arrays()
-            attributes["depth"] = self.trees.depth
-        files.write(path, KIND, arrays, attributes)
-
-
-def load(path: str | Path) -> Baseline:
-    """The baseline of a file that `Baseline.save` wrote.
-
-    Raises FileNotFoundError, and ValueError for another or a damaged file.
-    """
-    arrays, attributes = files.read(path, KIND)
-    if "weights" in arrays and "root_variance" not in arrays:
-        raise ValueError(
-            f"{path}: a ridge of an earlier version, whose numbers are biased: fit it again"
-        )
-    with files.complete(path, KIND):
-        record = Record.from_dict(attributes["record"])
-        cuts, bins = arrays["cuts"], (len(record.edges) - 1,)
-        if cuts.ndim != 2 or len(cuts) != len(record.features.names):
-            raise ValueError(f"expected cuts [feature, cut], got shape {cuts.shape}")
-        files.check_shapes(arrays, {"log_mean": bins, "excess": bins})
-        numbers = _numbers(cuts)
-        if "weights" in arrays:
-            files.check_shapes(arrays, {"weights": (1 + numbers, *bins), "root_variance": bins})
-        trees = None
-        if "depth" in attributes:
-            trees = Trees.of_arrays(arrays, attributes["depth"], numbers)
-        return Baseline(
-            cuts, arrays["log_mean"], arrays["excess"], arrays.get("weights"),
-            arrays.get("root_variance"), trees, record,
-        )  # fmt: skip
+            self.trees.check(numbers)
+        return self
 
 
 def fit_baseline(

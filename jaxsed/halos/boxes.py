@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,11 @@ class Box(NamedTuple):
 class Features:
     """Which features of a halo a network sees, and in which units."""
 
-    names: tuple[str, ...]
-    logs: tuple[bool, ...]
+    names: Annotated[tuple[str, ...], "feature"]
+    logs: Annotated[tuple[bool, ...], "feature"]
     """Whether a feature is taken as log10."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Annotated[tuple[float, ...], "feature"]
+    std: Annotated[tuple[float, ...], "feature"]
 
     @classmethod
     def of(cls, halos: Halos, names: Any = None) -> Features:
@@ -66,17 +66,6 @@ class Features:
             mean.append(float(values.mean()))
             std.append(float(values.std()))
         return cls(names, tuple(logs), tuple(mean), tuple(std))
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Features:
-        """From what `dataclasses.asdict` made of it; ValueError where a list is too short."""
-        found = cls(**{name: tuple(v) for name, v in stored.items()})
-        n = len(found.names)
-        if not (n == len(found.logs) == len(found.mean) == len(found.std)):
-            raise ValueError(f"expected logs, mean and std of {n} features")
-        if not all(isinstance(value, int | float) for value in (*found.mean, *found.std)):
-            raise ValueError("expected numbers as mean and std of the features")
-        return found
 
     def of_halos(self, halos: Halos) -> np.ndarray:
         """[halo, feature] standardised.

@@ -4,7 +4,6 @@ them matter (Nadler & To 2018, section 3.1)."""
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ import numpy as np
 from jaxsed.halos.boxes import Features
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.trees import Trees, of_sklearn
-from jaxsed.io import files
-
-KIND = "halo forest"
+from jaxsed.io.components import Component
+from jaxsed.learn.calibration import robust_scatter
 
 TEST = 0.2
 """Share of the halos that the forest never sees."""
@@ -36,7 +34,7 @@ REPEATS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class HaloForest:
+class HaloForest(Component, kind="halo forest", names={"trees/depth": "depth"}):
     """``predict(halos) -> log10 stellar mass`` [halo]."""
 
     trees: Trees
@@ -53,25 +51,9 @@ class HaloForest:
         """
         return self.trees.predict(self.features.of_halos(halos))[:, 0]
 
-    def save(self, path: str | Path) -> None:
-        """Write an HDF5 file that `load` reads."""
-        attributes = {
-            "features": dataclasses.asdict(self.features), "figures": self.figures,
-            "depth": self.trees.depth,
-        }  # fmt: skip
-        files.write(path, KIND, self.trees.arrays(), attributes)
-
-
-def load(path: str | Path) -> HaloForest:
-    """The forest of a file that `HaloForest.save` wrote.
-
-    Raises FileNotFoundError, and ValueError for another or a damaged file.
-    """
-    arrays, attributes = files.read(path, KIND)
-    with files.complete(path, KIND):
-        features = Features.from_dict(attributes["features"])
-        trees = Trees.of_arrays(arrays, attributes["depth"], len(features.names))
-        return HaloForest(trees, features, dict(attributes["figures"]))
+    def _after_loading(self) -> HaloForest:
+        self.trees.check(len(self.features.names))
+        return self
 
 
 def fit_forest(
@@ -126,7 +108,7 @@ def fit_forest(
     figures = {
         "r2": float(1 - np.mean(gap**2) / np.var(y[test])),
         "scatter": float(gap.std()),
-        "robust_scatter": float(1.4826 * np.median(np.abs(gap - np.median(gap)))),
+        "robust_scatter": robust_scatter(gap),
         "bias": float(gap.mean()),
         "out_of_bag": float(forest.oob_score_),
         "chosen": search.best_params_,

@@ -3,7 +3,7 @@ stars, in bins of stellar mass."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +34,12 @@ class Formation(NamedTuple):
 class Typical(NamedTuple):
     """Of the galaxies of a training, from which a network tells the differences."""
 
-    logit: Array
-    """[bin] ln of quiescent galaxies over the others."""
-    log_sfr: Array
-    """[bin] mean log10 star formation rate in Msun/yr of those that form stars."""
-    scatter: Array
-    """[] dex of one galaxy about it."""
+    logit: Annotated[Array, "bin"]
+    """ln of quiescent galaxies over the others."""
+    log_sfr: Annotated[Array, "bin"]
+    """Mean log10 star formation rate in Msun/yr of those that form stars."""
+    scatter: Annotated[Array, ""]
+    """dex of one galaxy about it."""
 
 
 class Shares(NamedTuple):

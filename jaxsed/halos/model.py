@@ -5,27 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from enum import IntFlag
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
+from jaxsed.core import flags
 from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import Box, Features, check_edges, mass_function, pack
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.formation import Shares, Typical
 from jaxsed.halos.networks import Architecture, Network
 from jaxsed.halos.support import Support
-from jaxsed.io import files
-from jaxsed.nets import resnet3d
-from jaxsed.nets.flat import check_sizes, restorer
-
-KIND = "halo network"
+from jaxsed.io.components import Component, Flat, parse
+from jaxsed.io.flat import check_sizes
+from jaxsed.learn.batches import in_batches
+from jaxsed.learn.record import TrainingRecord
 
 BATCH = 32
 """Boxes in a compiled call."""
@@ -53,7 +51,7 @@ TEXT: dict[BoxFlag, str] = {
 
 def flag_text(flag: int) -> str:
     """The flag in words, '; ' between them; '' for 0."""
-    return "; ".join(TEXT[bit] for bit in BoxFlag if int(flag) & bit)
+    return flags.flag_text(flag, TEXT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Record:
     """
 
     kind: str
-    edges: tuple[float, ...]
+    edges: Annotated[tuple[float, ...], "bin+1"]
     """log10 stellar mass in Msun."""
     features: Features
     box_size: float
@@ -80,6 +78,8 @@ class Record:
     """Of the training."""
     seed: int
     validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
+    trainings: tuple[TrainingRecord, ...] = ()
+    """Of each member; none in baselines and in older files."""
 
     def check(self, halos: Halos) -> None:
         """ValueError unless the boxes have the size of the training's."""
@@ -90,26 +90,15 @@ class Record:
                 f"{halos.hubble:g}), those of the training {own:.3f}: cut boxes of that size"
             )
 
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Record:
-        """From what `dataclasses.asdict` made of it.
-
-        Raises KeyError, TypeError or ValueError for something else.
-        """
-        known = {"features", "support", "edges"}
-        record = cls(
-            features=Features.from_dict(stored["features"]),
-            support=Support.from_dict(stored["support"]),
-            edges=tuple(check_edges(stored["edges"]).tolist()),
-            **{name: value for name, value in stored.items() if name not in known},
-        )
-        n = 1 + 2 * len(record.features.names)
-        if (np.shape(record.support.centre), np.shape(record.support.whiten)) != ((n,), (n, n)):
+    def check_parts(self) -> None:
+        """ValueError unless the parts of the record fit each other."""
+        check_edges(self.edges)
+        n = 1 + 2 * len(self.features.names)
+        if len(self.support.centre) != n:
             raise ValueError(f"expected a support of {n} numbers")
-        check_sizes([record.slots, record.v_peak_min])
-        if not (record.slots >= 1 and record.box_size > 0 and record.hubble > 0):
+        check_sizes([self.slots, self.v_peak_min])
+        if not (self.slots >= 1 and self.box_size > 0 and self.hubble > 0):
             raise ValueError("expected slots, a box size and a Hubble constant above zero")
-        return record
 
 
 class MassFunctions(NamedTuple):
@@ -150,23 +139,38 @@ def mass_functions(
     return MassFunctions(count, std, phi, phi_std, flag, shares)
 
 
+def _like(own: Any, attributes: Any) -> Network:
+    """A network of the sizes in a file."""
+    own.record.check_parts()
+    check_sizes(attributes["architecture"])
+    return networks.init(
+        jax.random.key(0), len(own.record.features.names), len(own.record.edges) - 1,
+        typical=float(attributes["typical"]), forming=own.typical is not None,
+        architecture=parse(Architecture, attributes["architecture"]),
+    )  # fmt: skip
+
+
 @struct.dataclass
-class HaloModel:
+class HaloModel(
+    Component,
+    kind="halo network",
+    names={"members/{}": "member{}", "typical/{}": "typical_{}"},
+):
     """``model(box) -> counts`` for one box of halos.
 
     `members` are the networks of an ensemble (one, usually).
     """
 
-    members: tuple[Network, ...]
-    log_mean: Array
-    """[bin] ln of the mean number of galaxies in a box of the training."""
-    calibration: Array
-    """[bin] factor on the standard deviation, from boxes kept apart."""
+    members: Annotated[tuple[Network, ...], Flat(_like)]
+    log_mean: Annotated[Array, "bin"]
+    """ln of the mean number of galaxies in a box of the training."""
+    calibration: Annotated[Array, "bin"]
+    """Factor on the standard deviation, from boxes kept apart."""
     record: Record = struct.field(pytree_node=False)
     typical: Typical | None = None
     """Star formation in the boxes of the training, where it was known."""
-    formation_calibration: Array | None = None
-    """[2] the factors of the shares of quiescent galaxies and of the rates."""
+    formation_calibration: Annotated[Array, "2"] | None = None
+    """The factors of the shares of quiescent galaxies and of the rates."""
 
     def __call__(self, box: Box) -> tuple[Array, Array]:
         """Expected number of galaxies [bin] in one box, and its standard deviation [bin]."""
@@ -206,78 +210,27 @@ class HaloModel:
         """
         self.record.check(halos)
         halos = halos.above(self.record.v_peak_min)
-        n = len(halos)
-        parts = []
-        for start in range(0, n, BATCH):
-            rows = np.minimum(np.arange(start, start + BATCH), n - 1)
+
+        def run(rows: np.ndarray) -> Any:
             packed = pack(halos.take(rows), self.record.features, self.record.slots)
-            found = _predict_batch(self, packed)
-            kept = min(BATCH, n - start)
-            parts.append(jax.tree.map(lambda a, kept=kept: np.asarray(a)[:kept], found))
-            if progress:
-                progress(min(start + BATCH, n), n)
-        count, std, shares = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+            return _predict_batch(self, packed)
+
+        count, std, shares = in_batches(run, len(halos), BATCH, progress)
         return mass_functions(self.record, halos, count, std, shares)
 
-    def save(self, path: str | Path) -> None:
-        """Write an HDF5 file that `load` reads."""
-        arrays: dict[str, Any] = {"log_mean": self.log_mean, "calibration": self.calibration}
-        if self.typical is not None:
-            arrays |= {f"typical_{name}": a for name, a in self.typical._asdict().items()}
-            arrays["formation_calibration"] = self.formation_calibration
-        for i, member in enumerate(self.members):
-            arrays[f"member{i}"] = ravel_pytree(member)[0]
-        attributes = {
-            "record": dataclasses.asdict(self.record),
-            "members": len(self.members),
-            "architecture": dataclasses.asdict(architecture_of(self.members[0])),
-            "typical": self.members[0].typical,
-        }
-        files.write(path, KIND, arrays, attributes)
+    def _counts(self) -> dict[str, Any]:
+        return {"members": len(self.members)}
 
+    def _about(self) -> dict[str, Any]:
+        first = self.members[0]
+        sizes = dataclasses.asdict(architecture_of(first))
+        return {"architecture": sizes, "typical": first.typical}
 
-def load(path: str | Path) -> HaloModel:
-    """The model of a file that `HaloModel.save` wrote.
-
-    Raises FileNotFoundError, and ValueError for another or a damaged file.
-    """
-    arrays, attributes = files.read(path, KIND)
-    with files.complete(path, KIND):
-        return _model(arrays, attributes)
-
-
-def _model(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> HaloModel:
-    record = Record.from_dict(attributes["record"])
-    stored = attributes["architecture"]
-    check_sizes(stored)
-    inner = stored["resnet"] | {"dense": tuple(stored["resnet"]["dense"])}
-    sizes = Architecture(
-        voxels=stored["voxels"], resnet=resnet3d.Architecture(**inner),
-        census=tuple(stored["census"]), counted=stored["counted"],
-    )  # fmt: skip
-    bins, count = len(record.edges) - 1, attributes["members"]
-    if not 1 <= count <= len(arrays):
-        raise ValueError(f"{count} members")
-    restore = restorer(
-        lambda: networks.init(
-            jax.random.key(0), len(record.features.names), bins,
-            typical=float(attributes["typical"]), forming="typical_logit" in arrays,
-            architecture=sizes,
-        )
-    )  # fmt: skip
-    members = [restore(arrays[f"member{i}"]) for i in range(count)]
-    usual = factors = None
-    files.check_shapes(arrays, {"log_mean": (bins,), "calibration": (bins,)})
-    if "typical_logit" in arrays:
-        shapes = {"logit": (bins,), "log_sfr": (bins,), "scatter": ()}
-        files.check_shapes(arrays, {f"typical_{name}": shapes[name] for name in Typical._fields})
-        files.check_shapes(arrays, {"formation_calibration": (2,)})
-        usual = Typical(*(jnp.asarray(arrays[f"typical_{name}"]) for name in Typical._fields))
-        factors = jnp.asarray(arrays["formation_calibration"])
-    return HaloModel(
-        tuple(members), jnp.asarray(arrays["log_mean"]), jnp.asarray(arrays["calibration"]), record,
-        usual, factors,
-    )  # fmt: skip
+    def _after_loading(self) -> HaloModel:
+        if not self.members:
+            raise ValueError("no members")
+        self.record.check_parts()
+        return self
 
 
 def architecture_of(network: Network) -> Architecture:

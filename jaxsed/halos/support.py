@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
 from jaxsed.halos.boxes import Features
 from jaxsed.halos.catalogue import Halos
+from jaxsed.learn.distance import mahalanobis
 
 RIDGE = 1e-3
 """Variance added to that of every number a box is described by."""
@@ -21,10 +22,10 @@ class Support:
     fewest: int
     """Halos in a box."""
     most: int
-    centre: tuple[float, ...]
-    """[number] of `description`."""
-    whiten: tuple[tuple[float, ...], ...]
-    """[number, number] times a difference from the centre: the distance of Mahalanobis (1936)."""
+    centre: Annotated[tuple[float, ...], "number"]
+    """Of `description`."""
+    whiten: Annotated[tuple[tuple[float, ...], ...], "number number"]
+    """See `jaxsed.learn.distance.mahalanobis`."""
     farthest: float
     """Largest distance of a box of the training."""
 
@@ -37,17 +38,11 @@ class Support:
         covariance = np.atleast_2d(np.cov(found, rowvar=False)) if len(found) > 1 else 0.0
         ridge = RIDGE * np.eye(centre.size)
         whiten = np.linalg.inv(np.linalg.cholesky(covariance + ridge))
-        farthest = np.linalg.norm((found - centre) @ whiten.T, axis=1).max()
+        farthest = mahalanobis(found, centre, whiten).max()
         return cls(
             int(count.min()), int(count.max()), tuple(centre.tolist()),
             tuple(map(tuple, whiten.tolist())), float(farthest),
         )  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Support:
-        """From what `dataclasses.asdict` made of it."""
-        whiten = tuple(map(tuple, stored["whiten"]))
-        return cls(**stored | {"centre": tuple(stored["centre"]), "whiten": whiten})
 
     def outside(self, halos: Halos) -> np.ndarray:
         """[box] whether it has more or fewer halos than any box of the training."""
@@ -58,8 +53,9 @@ class Support:
         """[box] whether its halos are of other kinds, or otherwise mixed, than in any box of the
         training."""
         count = np.bincount(halos.box, minlength=len(halos))
-        away = (description(halos, features) - np.array(self.centre)) @ np.array(self.whiten).T
-        return (count > 0) & (np.linalg.norm(away, axis=1) > self.farthest)
+        found = description(halos, features)
+        distance = mahalanobis(found, np.array(self.centre), np.array(self.whiten))
+        return (count > 0) & (distance > self.farthest)
 
 
 def description(halos: Halos, features: Features) -> np.ndarray:

@@ -28,7 +28,10 @@ from jaxsed.halos.formation import Formation, Typical
 from jaxsed.halos.model import HaloModel, Record, expected
 from jaxsed.halos.networks import Architecture, Network, Outputs
 from jaxsed.halos.support import Support
-from jaxsed.learn import FitSettings, History, fit
+from jaxsed.learn import FitSettings, History
+from jaxsed.learn.calibration import FEWEST, rms_factor
+from jaxsed.learn.ensemble import fit_ensemble
+from jaxsed.learn.record import training_record
 
 VALIDATION = 0.15
 """Share of the boxes that a training never sees."""
@@ -37,9 +40,6 @@ FLOOR = 1.0
 """Galaxies by which the variance of chi-square exceeds the observed number."""
 
 LOSSES = ("chi2", "poisson")
-
-FEW = 30
-"""Boxes kept apart below which uncertainties are not calibrated."""
 
 
 class Batch(NamedTuple):
@@ -146,27 +146,22 @@ def train(
         settings.architecture,
         resnet=dataclasses.replace(resnet, wrap=resnet.wrap and settings.periodic),
     )
-    members, histories = [], []
-    for i, k in enumerate(keys):
-        key_init, key_fit = jax.random.split(k)
-        network = networks.init(
-            key_init, len(features.names), len(edges) - 1,
-            typical=float(found.mean()), forming=usual is not None,
-            architecture=architecture,
-        )  # fmt: skip
-        network, history = fit(
-            key_fit, network, loss, training, settings=settings.fit, validation=validation,
-            progress=progress, checkpoint=f"{checkpoint}.{i}" if checkpoint else None,
-        )  # fmt: skip
-        members.append(network)
-        histories.append(history)
+    init = lambda k: networks.init(  # noqa: E731
+        k, len(features.names), len(edges) - 1,
+        typical=float(found.mean()), forming=usual is not None, architecture=architecture,
+    )  # fmt: skip
+    members, histories = fit_ensemble(
+        keys, init, loss, training, settings=settings.fit, validation=validation,
+        checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip
     record = Record(
         kind="resnet", edges=edges, features=features, box_size=halos.box_size,
         hubble=halos.hubble, v_peak_min=settings.v_peak_min,
         support=Support.of(halos.take(shown), features), slots=slots, boxes=len(shown),
         seed=int(jax.random.key_data(key)[-1]),
+        trainings=tuple(training_record(key, settings, history) for history in histories),
     )  # fmt: skip
-    model = HaloModel(tuple(members), log_mean, jnp.ones(len(edges) - 1), record, usual)
+    model = HaloModel(members, log_mean, jnp.ones(len(edges) - 1), record, usual)
     return calibrated(model, halos.take(held), counts[held], stars[1]), histories
 
 
@@ -245,8 +240,8 @@ def calibrated(
     """
     found = model.predict(held)
     factor = np.ones(counts.shape[1])
-    if len(held) >= FEW:
-        factor = calibration(found.count, found.count_std, counts)
+    if len(held) >= FEWEST:
+        factor = rms_factor(found.count - counts, found.count_std)
     figures = {
         "chi2": float(chi2(found.count, counts).mean()),
         "bias": (found.count.mean(axis=0) / np.maximum(counts.mean(axis=0), 1e-9) - 1).tolist(),
@@ -255,7 +250,7 @@ def calibrated(
     factors = None
     if known is not None:
         both = np.ones(2)
-        if len(held) >= FEW:
+        if len(held) >= FEWEST:
             assert found.formation is not None
             units = formation.off(found.formation, known)
             tells = known.quiescent + known.forming > 0, known.forming > 0
@@ -267,8 +262,3 @@ def calibrated(
         model, calibration=jnp.asarray(factor, jnp.float32), record=record,
         formation_calibration=factors,
     )  # fmt: skip
-
-
-def calibration(count: np.ndarray, std: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """[bin] root of the mean squared difference in units of the uncertainty."""
-    return np.sqrt(np.mean(((count - truth) / std) ** 2, axis=0))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+
+from jaxsed.learn.batches import in_batches
 
 ROWS = 4096
 """Rows in a compiled call."""
@@ -18,16 +20,14 @@ ROWS = 4096
 class Trees:
     """``trees(x) -> prediction`` [output] of one row [feature]: the mean of the trees' leaves."""
 
-    feature: Array
-    """[tree, node] which feature a node asks for; a leaf has -1."""
-    threshold: Array
-    """[tree, node] rows with at most this go left."""
-    left: Array
-    """[tree, node] the node that follows; a leaf's own number."""
-    right: Array
-    """[tree, node]."""
-    value: Array
-    """[tree, node, output]."""
+    feature: Annotated[Array, "tree node"]
+    """Which feature a node asks for; a leaf has -1."""
+    threshold: Annotated[Array, "tree node"]
+    """Rows with at most this go left."""
+    left: Annotated[Array, "tree node"]
+    """The node that follows; a leaf's own number."""
+    right: Annotated[Array, "tree node"]
+    value: Annotated[Array, "tree node output"]
     depth: int = struct.field(pytree_node=False)
 
     def __call__(self, x: Array) -> Array:
@@ -47,43 +47,23 @@ class Trees:
     def predict(self, x: np.ndarray) -> np.ndarray:
         """[row, output] of many rows [row, feature]."""
         x = np.asarray(x, np.float32)
-        parts = []
-        for start in range(0, len(x), ROWS):
-            rows = np.minimum(np.arange(start, start + min(ROWS, len(x))), len(x) - 1)
-            parts.append(np.asarray(_many(self, x[rows]))[: len(x) - start])
-        return np.concatenate(parts)
+        return in_batches(lambda rows: _many(self, x[rows]), len(x), min(ROWS, len(x)))
 
-    def arrays(self) -> dict[str, Any]:
-        """What a file holds of it."""
-        names = ("feature", "threshold", "left", "right", "value")
-        return {f"trees/{name}": getattr(self, name) for name in names}
-
-    @classmethod
-    def of_arrays(cls, arrays: dict[str, np.ndarray], depth: int, features: int) -> Trees:
-        """From what `arrays` gave, for rows of so many features.
-
-        Raises KeyError or ValueError for arrays that are no trees.
-        """
-        names = ("feature", "threshold", "left", "right", "value")
-        stored: Any = {name: arrays[f"trees/{name}"] for name in names}
-        shape = stored["feature"].shape
-        if len(shape) != 2 or not all(shape):
-            raise ValueError(f"expected features [tree, node], got shape {shape}")
-        if stored["value"].ndim != 3 or stored["value"].shape[:2] != shape:
-            raise ValueError(f"expected values [tree, node, output], got {stored['value'].shape}")
+    def check(self, features: int) -> None:
+        """ValueError unless these are trees for rows of so many features."""
+        trees, nodes = self.feature.shape
+        if not trees or not nodes:
+            raise ValueError(f"expected features [tree, node], got shape {self.feature.shape}")
         for name, low, high in (
-            ("feature", -1, features - 1), ("left", 0, shape[1] - 1), ("right", 0, shape[1] - 1)
+            ("feature", -1, features - 1), ("left", 0, nodes - 1), ("right", 0, nodes - 1)
         ):  # fmt: skip
-            part = stored[name]
-            if part.shape != shape or part.dtype.kind != "i":
-                raise ValueError(f"expected integers {name} {shape}, got {part.dtype} {part.shape}")
+            part = np.asarray(getattr(self, name))
+            if part.dtype.kind != "i":
+                raise ValueError(f"expected integers {name}, got {part.dtype}")
             if part.min() < low or part.max() > high:
                 raise ValueError(f"{name} from {part.min()} to {part.max()}, not {low} to {high}")
-        if stored["threshold"].shape != shape:
-            raise ValueError(f"expected thresholds {shape}, got {stored['threshold'].shape}")
-        if not isinstance(depth, int) or not 0 <= depth <= shape[1]:
-            raise ValueError(f"a depth of {depth} in trees of {shape[1]} nodes")
-        return cls(depth=depth, **{name: jnp.asarray(part) for name, part in stored.items()})
+        if not 0 <= self.depth <= nodes:
+            raise ValueError(f"a depth of {self.depth} in trees of {nodes} nodes")
 
 
 @jax.jit

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsed.learn.calibration import robust_scatter
 from jaxsed.plots import galaxy
 from jaxsed.plots.data import Run, fitted
 from jaxsed.plots.style import (
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-NMAD = 1.4826  # median absolute deviation -> sigma of a Gaussian
 CLEAR = "no flag"
 WORST_RHAT, WORST_CHI2 = 1.1, 10.0  # histograms end here; the last bin holds what is beyond
 MANY = 300  # points beyond which each is small and pale
@@ -233,8 +233,7 @@ def offset_and_scatter(x: Any, y: Any) -> tuple[float, float]:
     """Median of y - x [n] and 1.4826 times its median absolute deviation, without NaN pairs."""
     difference = np.asarray(y, float) - np.asarray(x, float)
     difference = difference[np.isfinite(difference)]
-    offset = float(np.median(difference))
-    return offset, NMAD * float(np.median(np.abs(difference - offset)))
+    return float(np.median(difference)), robust_scatter(difference)
 
 
 def _file_names(results: Run, rows: Iterable[int]) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxsed.learn.calibration import robust_scatter
 from jaxsed.plots.style import BLACK, BLUE, GREY, ORANGE, PALE, new_figure, styled
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def label_residuals(names: Sequence[str], found: Labels, truth: np.ndarray) -> F
         ax.plot(truth[seen, j], gap[seen], ".", color=BLUE, ms=2)
         ax.axhline(0, color=BLACK, lw=0.7)
         inside = np.mean(np.abs(gap[seen]) < found.std[seen, j])
-        scatter = 1.4826 * np.median(np.abs(gap[seen] - np.median(gap[seen])))
+        scatter = robust_scatter(gap[seen])
         ax.set_title(f"{name}: {scatter:.3g}, {inside:.0%} within 1σ")
         limit = 1.1 * np.quantile(np.abs(gap[seen]), 0.995)
         ax.set_ylim(-limit, limit)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from jaxsed.core.keys import typed_key
-from jaxsed.io import files
+from jaxsed.io.components import AS_ARRAY, Component, Flat
+from jaxsed.io.flat import check_sizes
 from jaxsed.learn import FitSettings, History, fit
 from jaxsed.nets import cnn1d, mlp
-from jaxsed.nets.flat import check_sizes, restorer
 from jaxsed.stars.data import Spectra
 
-KIND = "star autoencoder"
 ACTIVATION = "gelu_tanh"
 
 
@@ -51,17 +48,22 @@ class Weights(NamedTuple):
     decoder: mlp.Layers
 
 
+def _like(own: Any, attributes: Any) -> Weights:
+    check_sizes(attributes["settings"])
+    return _init(jax.random.key(0), len(own.wave), own.settings)
+
+
 @struct.dataclass
-class Autoencoder:
+class Autoencoder(Component, kind="star autoencoder", names={"settings/fit": None}):
     """``model(flux) -> flux`` [pixel]: what the latent numbers keep of a spectrum."""
 
-    weights: Weights
-    mean: Array
-    """[pixel] of the training."""
-    scale: Array
+    weights: Annotated[Weights, Flat(_like)]
+    mean: Annotated[Array, "pixel"]
+    """Of the training."""
+    scale: Annotated[Array, ""]
     """The scatter of a pixel about it."""
     settings: AutoencoderSettings = struct.field(pytree_node=False)
-    wave: tuple[float, ...] = struct.field(pytree_node=False)
+    wave: Annotated[tuple[float, ...], AS_ARRAY, "pixel"] = struct.field(pytree_node=False)
 
     def encode(self, flux: Array) -> tuple[Array, Array]:
         """[latent] means and ln variances of the latent numbers of one spectrum."""
@@ -75,36 +77,6 @@ class Autoencoder:
     def __call__(self, flux: Array) -> Array:
         """[pixel] the flux that the means of the latent numbers give."""
         return self.decode(self.encode(flux)[0])
-
-    def save(self, path: str | Path) -> None:
-        """Write an HDF5 file that `load` reads."""
-        record = dataclasses.asdict(self.settings)
-        record.pop("fit")
-        arrays = {
-            "weights": ravel_pytree(self.weights)[0], "mean": self.mean, "scale": self.scale,
-            "wave": np.array(self.wave),
-        }  # fmt: skip
-        files.write(path, KIND, arrays, {"settings": record})
-
-
-def load(path: str | Path) -> Autoencoder:
-    """The model of a file that `Autoencoder.save` wrote.
-
-    Raises FileNotFoundError, and ValueError for another or a damaged file.
-    """
-    arrays, attributes = files.read(path, KIND)
-    with files.complete(path, KIND):
-        check_sizes(attributes["settings"])
-        stored = attributes["settings"].items()
-        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in stored}
-        settings = AutoencoderSettings(**given)
-        wave = tuple(arrays["wave"].ravel().tolist())
-        files.check_shapes(arrays, {"wave": (len(wave),), "mean": (len(wave),), "scale": ()})
-        restore = restorer(lambda: _init(jax.random.key(0), len(wave), settings))
-        return Autoencoder(
-            restore(arrays["weights"]), jnp.asarray(arrays["mean"]),
-            jnp.asarray(arrays["scale"]), settings, wave,
-        )  # fmt: skip
 
 
 def train_autoencoder(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +11,11 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
-from jaxsed.io import files
+from jaxsed.io.components import AS_ARRAY, Component
+from jaxsed.io.files import check_shapes
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 from jaxsed.stars.data import Spectra, check_grid
-
-KIND = "cannon model"
 
 ROUNDS = 20
 """Of fitting coefficients and scatter in turn; pixels settle in a few."""
@@ -27,23 +25,20 @@ PIXELS = 256
 
 
 @struct.dataclass
-class Cannon:
+class Cannon(Component, kind="cannon model"):
     """``model(theta) -> flux`` [pixel] of one star; theta has one field per label.
 
     flux_p = sum_i c_pi f_i(l), where f are 1, the labels and their products, each label less its
     mean and over its standard deviation (Ness et al. 2015, eqs. 2-4).
     """
 
-    coefficients: Array
-    """[pixel, feature]."""
-    scatter: Array
-    """[pixel] what the model does not describe, a standard deviation."""
-    mean: Array
-    """[label]."""
-    std: Array
-    """[label]."""
-    names: tuple[str, ...] = struct.field(pytree_node=False)
-    wave: tuple[float, ...] = struct.field(pytree_node=False)
+    coefficients: Annotated[Array, "pixel feature"]
+    scatter: Annotated[Array, "pixel"]
+    """What the model does not describe, a standard deviation."""
+    mean: Annotated[Array, "label"]
+    std: Annotated[Array, "label"]
+    names: Annotated[tuple[str, ...], "label"] = struct.field(pytree_node=False)
+    wave: Annotated[tuple[float, ...], AS_ARRAY, "pixel"] = struct.field(pytree_node=False)
 
     def __call__(self, theta: Any) -> Array:
         """[pixel] continuum-normalised flux."""
@@ -86,30 +81,10 @@ class Cannon:
         )
         return Problem(many, self, data)
 
-    def save(self, path: str | Path) -> None:
-        """Write an HDF5 file that `load` reads."""
-        arrays = {
-            "coefficients": self.coefficients, "scatter": self.scatter, "mean": self.mean,
-            "std": self.std, "wave": np.array(self.wave),
-        }  # fmt: skip
-        files.write(path, KIND, arrays, {"names": list(self.names)})
-
-
-def load(path: str | Path) -> Cannon:
-    """The model of a file that `Cannon.save` wrote.
-
-    Raises FileNotFoundError, and ValueError for another or a damaged file.
-    """
-    arrays, attributes = files.read(path, KIND)
-    with files.complete(path, KIND):
-        wave, names = arrays.pop("wave"), tuple(str(name) for name in attributes["names"])
-        n, k = wave.size, len(names)
-        shapes = {"coefficients": (n, 1 + k + k * (k + 1) // 2), "scatter": (n,)}
-        files.check_shapes(arrays | {"wave": wave}, shapes | {"mean": (k,), "std": (k,)})
-        return Cannon(
-            names=names, wave=tuple(wave.ravel().tolist()),
-            **{name: jnp.asarray(a) for name, a in arrays.items()},
-        )  # fmt: skip
+    def _after_loading(self) -> Cannon:
+        k = len(self.names)
+        check_shapes(vars(self), {"coefficients": (len(self.wave), 1 + k + k * (k + 1) // 2)})
+        return self
 
 
 def features(scaled: Array) -> Array:

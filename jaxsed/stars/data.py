@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from jaxsed.core import flags
 from jaxsed.io import files, hdf5
 
 SENTINEL = -9000.0
@@ -44,7 +45,7 @@ TEXT: dict[StarFlag, str] = {
 
 def flag_text(flag: int) -> str:
     """The flag in words, '; ' between them; '' for 0."""
-    return "; ".join(TEXT[bit] for bit in StarFlag if int(flag) & bit)
+    return flags.flag_text(flag, TEXT)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,10 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from jaxsed.io import files
-from jaxsed.stars import networks, prediction, storage
+from jaxsed.io.components import Component, Flat, parse
+from jaxsed.io.flat import check_sizes
+from jaxsed.learn.batches import in_batches
+from jaxsed.stars import networks, prediction
 from jaxsed.stars.data import Spectra, StarFlag, check_grid
 from jaxsed.stars.networks import Network
 from jaxsed.stars.record import Labels, Reach, Record, Scaling
@@ -22,21 +24,44 @@ DRAWS = 100
 """Dropout masks that a prediction averages over."""
 
 
+def _like(own: Any, attributes: Any) -> Network:
+    """A network of the sizes in a file."""
+    check_sizes(attributes["architecture"])
+    record, pixels = own.record, len(own.record.wave)
+    elements = (name for name in record.labels if name not in networks.PARAMETERS)
+    chosen = zip(elements, attributes.get("windows", ()), strict=False)
+    windows: Any = {name: np.isin(np.arange(pixels), own) for name, own in chosen}
+    return networks.init(
+        jax.random.key(0), record.kind, pixels, record.labels,
+        windows=windows, architecture=parse(networks.Architecture, attributes["architecture"]),
+    )  # fmt: skip
+
+
 @struct.dataclass
-class StarModel:
+class StarModel(
+    Component,
+    kind="star network",
+    names={
+        "members/{}": "member{}",
+        "scaling": "",
+        "reach": "",
+        "laplace/{}": "laplace{}",
+        "record/wave": "wave",
+    },
+):
     """``model(flux) -> labels`` for one continuum-normalised spectrum [pixel].
 
     `members` are the networks of a deep ensemble (one, usually).
     """
 
-    members: tuple[Network, ...]
+    members: Annotated[tuple[Network, ...], Flat(_like)]
     scaling: Scaling
     reach: Reach
-    calibration: Array
-    """[label] factor on what the network says of its uncertainty, from the validation spectra."""
-    calibration_flux: Array
-    """[label] the same where the uncertainties of the flux are propagated besides."""
-    laplace: Any
+    calibration: Annotated[Array, "label"]
+    """Factor on what the network says of its uncertainty, from the validation spectra."""
+    calibration_flux: Annotated[Array, "label"]
+    """The same where the uncertainties of the flux are propagated besides."""
+    laplace: tuple[tuple[Array, ...], ...] | None
     """Posterior covariances of the last layer's weights [label] of [input, input], one tuple per
     member, or None.  With them a prediction draws no dropout masks."""
     record: Record = struct.field(pytree_node=False)
@@ -79,22 +104,19 @@ class StarModel:
             raise ValueError(f"expected 0 or more draws, got {draws}")
         masks = prediction.draw_masks(key, self.members, 0 if self.laplace is not None else draws)
         n = len(stars)
-        size = min(prediction.BATCH, n)
-        parts = []
-        for start in range(0, n, size):
-            rows = np.minimum(np.arange(start, start + size), n - 1)
+
+        def run(rows: np.ndarray) -> Any:
             flux = jnp.asarray(stars.flux[rows])
             found = prediction.predict_batch(self, flux, masks)
             if flux_errors:
                 noise = prediction.flux_variance(self, flux, jnp.asarray(stars.error[rows]))
             else:
                 noise = jnp.zeros_like(found.value)
-            kept = min(size, n - start)
-            parts.append([np.asarray(a)[:kept] for a in (*found, noise)])
-            if progress:
-                progress(start + kept, n)
-        columns = [np.concatenate(a) for a in zip(*parts, strict=True)]
-        value, model, predictive, distance, noise = columns
+            return *found, noise
+
+        value, model, predictive, distance, noise = in_batches(
+            run, n, min(prediction.BATCH, n), progress
+        )
         flag = stars.flag.copy()
         flag |= np.where(distance > 1, int(StarFlag.OUTSIDE_TRAINING), 0)
         factor = np.asarray(self.calibration_flux if flux_errors else self.calibration)
@@ -113,21 +135,19 @@ class StarModel:
         the flux is NaN."""
         return jax.jacrev(self)(flux)
 
-    def save(self, path: str | Path) -> None:
-        """Write an HDF5 file that `load` reads."""
-        storage.write(path, self)
+    def _counts(self) -> dict[str, Any]:
+        return {"members": len(self.members), "laplace": self.laplace is not None}
 
+    def _about(self) -> dict[str, Any]:
+        first = self.members[0]
+        windows = {"windows": first.windows} if isinstance(first, networks.Censored) else {}
+        return {"architecture": dataclasses.asdict(first.architecture)} | windows
 
-def load(path: str | Path) -> StarModel:
-    """The model of a file that `StarModel.save` wrote.
-
-    Raises FileNotFoundError, and ValueError for another or a damaged file.
-    """
-    found = StarModel(**storage.read(path))
-    with files.complete(path, storage.KIND):  # without computing anything: do the parts fit?
-        flux = jnp.zeros((1, len(found.record.wave)))
-        masks = (None,) * len(found.members)
-        labels = jax.eval_shape(prediction.predict_batch, found, flux, masks).value
-        if labels.shape != (1, len(found.record.labels)):
-            raise ValueError(f"{labels.shape[1]} outputs for {len(found.record.labels)} labels")
-    return found
+    def _after_loading(self) -> StarModel:
+        # without computing anything: do the parts fit?
+        flux = jnp.zeros((1, len(self.record.wave)))
+        masks = (None,) * len(self.members)
+        labels = jax.eval_shape(prediction.predict_batch, self, flux, masks).value
+        if labels.shape != (1, len(self.record.labels)):
+            raise ValueError(f"{labels.shape[1]} outputs for {len(self.record.labels)} labels")
+        return self

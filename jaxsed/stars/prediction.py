@@ -10,6 +10,8 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.learn.batches import in_batches
+from jaxsed.learn.distance import mahalanobis
 from jaxsed.stars.networks import Network, Outputs
 from jaxsed.stars.record import Reach, Scaling
 
@@ -126,20 +128,15 @@ def flux_variance(model: StarModel, flux: Array, error: Array) -> Array:
 def reach_of(member: Network, scaling: Scaling, flux: np.ndarray) -> Reach:
     """Where the spectra [star, pixel] of a training lie."""
     inputs = jax.jit(jax.vmap(lambda f: _features(member, scaling.inputs(f))))
-    h = np.concatenate(
-        [np.asarray(inputs(jnp.asarray(part)), float) for part in _batches(flux, BATCH)]
-    )
+    size = min(BATCH, len(flux))
+    h = in_batches(lambda rows: inputs(jnp.asarray(flux[rows])), len(flux), size).astype(float)
     centre = h.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(h.T)))
     # Directions that no spectrum of the training took count as if a thousandth of the usual.
     floor = 1e-3 * max(values.mean(), 1e-12)
     whiten = vectors.T / np.sqrt(np.maximum(values, floor))[:, None]
-    distance = np.sqrt((((h - centre) @ whiten.T) ** 2).sum(axis=1))
+    distance = mahalanobis(h, centre, whiten)
     return Reach(
         jnp.asarray(centre, jnp.float32), jnp.asarray(whiten, jnp.float32),
         jnp.asarray(np.quantile(distance, 0.999), jnp.float32),
     )  # fmt: skip
-
-
-def _batches(a: np.ndarray, size: int) -> list[np.ndarray]:
-    return [a[i : i + size] for i in range(0, len(a), size)]

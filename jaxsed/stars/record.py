@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.io.components import AS_ARRAY
+from jaxsed.learn.distance import mahalanobis
+from jaxsed.learn.record import TrainingRecord
+
 
 @struct.dataclass
 class Scaling:
     """What turns spectra and labels into standardised ones."""
 
-    spectrum: Array
-    """[pixel] the mean flux of the training."""
-    mean: Array
-    """[label]."""
-    std: Array
-    """[label]."""
+    spectrum: Annotated[Array, "pixel"]
+    """The mean flux of the training."""
+    mean: Annotated[Array, "label"]
+    std: Annotated[Array, "label"]
 
     def inputs(self, flux: Array) -> Array:
         """[pixel] flux less the mean spectrum; zero where the flux is NaN."""
@@ -31,16 +33,16 @@ class Scaling:
 class Reach:
     """Where the spectra of the training lie, as the network sees them."""
 
-    centre: Array
-    """[feature] the mean of what the layer before the labels sees."""
-    whiten: Array
-    """[feature, feature] makes them uncorrelated with unit variances."""
-    limit: Array
+    centre: Annotated[Array, "feature"]
+    """The mean of what the layer before the labels sees."""
+    whiten: Annotated[Array, "feature feature"]
+    """Makes them uncorrelated with unit variances."""
+    limit: Annotated[Array, ""]
     """The distance that one spectrum in a thousand of the training exceeds."""
 
     def distance(self, features: Array) -> Array:
         """Of one spectrum, over the limit."""
-        return jnp.sqrt(jnp.sum((self.whiten @ (features - self.centre)) ** 2)) / self.limit
+        return mahalanobis(features, self.centre, self.whiten) / self.limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +54,17 @@ class Record:
     """
 
     kind: str
-    labels: tuple[str, ...]
-    wave: tuple[float, ...]
+    labels: Annotated[tuple[str, ...], "label"]
+    wave: Annotated[tuple[float, ...], AS_ARRAY, "pixel"]
     stars: int
-    low: tuple[float, ...]
-    """[label] smallest value of the training."""
-    high: tuple[float, ...]
+    low: Annotated[tuple[float, ...], "label"]
+    """Smallest value of the training."""
+    high: Annotated[tuple[float, ...], "label"]
     seed: int
     validation: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False, compare=False)
     """Of the stars held out."""
+    trainings: tuple[TrainingRecord, ...] = ()
+    """Of each member; none in older files."""
 
 
 class Labels(NamedTuple):

@@ -12,7 +12,9 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.keys import typed_key
-from jaxsed.learn import FitSettings, History, fit
+from jaxsed.learn import FitSettings, History
+from jaxsed.learn.ensemble import fit_ensemble
+from jaxsed.learn.record import training_record
 from jaxsed.stars import networks
 from jaxsed.stars.batches import Batch, batch_of, scaling_of
 from jaxsed.stars.data import Spectra
@@ -107,23 +109,16 @@ def train(
     training: Any = (batch_of(shown, scaling), _noise(shown, settings))
     validation = (batch_of(held, scaling), _noise(held, settings))
     loss = _loss(settings.l2, settings.noise)
-    members, histories = [], []
-    for i, k in enumerate(keys):
-        key_init, key_fit = jax.random.split(k)
-        network = networks.init(
-            key_init, kind, stars.wave.size, stars.names,
-            windows={n: jnp.asarray(w) for n, w in stars.windows.items()},
-            architecture=settings.architecture,
-        )  # fmt: skip
-        network, history = fit(
-            key_fit, network, loss, training, settings=settings.fit,
-            validation=validation, progress=progress,
-            checkpoint=f"{checkpoint}.{i}" if checkpoint else None,
-        )  # fmt: skip
-        members.append(network)
-        histories.append(history)
+    windows: Any = {name: jnp.asarray(window) for name, window in stars.windows.items()}
+    init = lambda k: networks.init(  # noqa: E731
+        k, kind, stars.wave.size, stars.names, windows=windows, architecture=settings.architecture
+    )
+    members, histories = fit_ensemble(
+        keys, init, loss, training, settings=settings.fit, validation=validation,
+        checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip
     model = StarModel(
-        members=tuple(members),
+        members=members,
         scaling=scaling,
         reach=reach_of(members[0], scaling, shown.flux),
         calibration=jnp.ones(len(stars.names)),
@@ -135,6 +130,7 @@ def train(
             low=tuple(np.nanmin(stars.labels, axis=0).tolist()),
             high=tuple(np.nanmax(stars.labels, axis=0).tolist()),
             seed=int(jax.random.key_data(key)[-1]),
+            trainings=tuple(training_record(key, settings, history) for history in histories),
         ),
     )  # fmt: skip
     if settings.laplace:

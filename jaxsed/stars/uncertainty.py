@@ -1,9 +1,8 @@
-"""Uncertainties of a trained network: a posterior of its last layer, calibration, coverage."""
+"""Uncertainties of a trained network: a posterior of its last layer, and calibration."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,17 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.learn.calibration import quantile_factor, robust_scatter
 from jaxsed.stars import networks
 from jaxsed.stars.batches import batch_of
 from jaxsed.stars.data import Spectra, check_grid
 from jaxsed.stars.model import DRAWS, StarModel
 from jaxsed.stars.prediction import BATCH, with_bias
-
-ENOUGH = 30
-"""Stars that a calibration needs."""
-
-LEAST = 0.2
-"""Smallest factor of a calibration."""
 
 
 def with_laplace(
@@ -75,12 +69,10 @@ def calibrated(
 ) -> StarModel:
     """With uncertainties that are right on average for stars held out of the training.
 
-    The factor f of a label is that with which 68.3 % of the differences from known labels are
-    below sqrt((f std)^2 + sigma^2), as they are for Gaussian errors of that size; std is what the
-    network says, and sigma the known part of what differs: the uncertainty of the labels, and for a
-    factor of its own that of the flux, so that a prediction that propagates it does not count the
-    noise twice, and one that does not leaves nothing out.  Where sigma is most of it, little is
-    learned about f, which is kept above 0.2.  Fewer than 30 stars with a label leave it at 1.
+    The factor of a label is `jaxsed.learn.calibration.quantile_factor`.  The known part of what
+    differs is the uncertainty of the labels, and for a factor of its own that of the flux, so that
+    a prediction that propagates it does not count the noise twice, and one that does not leaves
+    nothing out.  Fewer than 30 stars with a label leave the factor at 1.
 
     Args:
         model: a trained network or ensemble.
@@ -109,32 +101,5 @@ def calibrated(
 
 def _factors(difference: np.ndarray, said: np.ndarray, known: np.ndarray) -> Array:
     """[label] see `calibrated`; all [star, label]."""
-    factors = []
-    for gap, std, sigma in zip(difference.T, said.T, known.T, strict=True):
-        # a difference is below that size from this factor on
-        own = np.sqrt(np.maximum(gap**2 - sigma**2, 0.0))
-        needed = (own / std)[np.isfinite(gap)]
-        enough = needed.size >= ENOUGH
-        factors.append(max(float(np.quantile(needed, 0.683)), LEAST) if enough else 1.0)
-    return jnp.asarray(factors, jnp.float32)
-
-
-def robust_scatter(difference: np.ndarray) -> float:
-    """1.4826 times the median absolute deviation."""
-    return float(1.4826 * np.median(np.abs(difference - np.median(difference))))
-
-
-def coverage(
-    value: np.ndarray, std: np.ndarray, truth: np.ndarray, shares: Sequence[float] = (0.683, 0.954)
-) -> np.ndarray:
-    """[share, label] of the stars whose truth lies in the Gaussian interval of each share."""
-    from scipy.special import ndtri
-
-    pull = np.abs(value - truth) / std
-    seen = np.isfinite(pull)
-    return np.array(
-        [
-            np.where(seen, pull < ndtri(0.5 + share / 2), False).sum(axis=0) / seen.sum(axis=0)
-            for share in shares
-        ]
-    )
+    columns = zip(difference.T, said.T, known.T, strict=True)
+    return jnp.asarray([quantile_factor(*column) for column in columns], jnp.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +14,16 @@ from astropy.table import Table
 
 from jaxsed import halos
 from jaxsed.core.errors import user_errors
-from jaxsed.halos import baselines, forest, model
-from jaxsed.halos.model import BoxFlag, MassFunctions, flag_text
+from jaxsed.halos import forest
+from jaxsed.halos.model import TEXT, MassFunctions, flag_text
 from jaxsed.io import files
+from jaxsed.io.components import class_of
 from jaxsed.io.outputs import check_folder, check_table_path, check_writable, save_table
 from jaxsed.workflows.progress import (
     checkpoint_of,
     counter,
-    forget_checkpoints,
+    save_trained,
+    summary_of_flags,
     summary_of_training,
 )
 
@@ -69,8 +70,7 @@ def train_file(
             jax.random.key(seed), found, settings=settings,
             checkpoint=checkpoint_of(output), progress=progress,
         )  # fmt: skip
-    trained.save(output)
-    forget_checkpoints(output, members)
+    save_trained(trained, output)
     figures = trained.record.validation
     apart = f"chi-square of boxes kept apart: {figures['chi2']:.2f}"
     return [*summary_of_training(histories), apart, str(output)]
@@ -90,16 +90,11 @@ def predict_file(path: Path, data: Path, table: Path, *, progress: bool = True) 
     check_table_path(table)
     with user_errors():
         boxes = halos.read_halos(data)
-        load: Any = baselines.load if files.kind(path) == baselines.KIND else model.load
-        fitted = load(path)
+        is_baseline = class_of(path) is halos.Baseline
+        fitted: Any = (halos.Baseline if is_baseline else halos.HaloModel).load(path)
         found = fitted.predict(boxes, progress=counter(progress, "boxes"))
     save_table(mass_table(boxes.ids, fitted.record.edges, found), table)
-    counts = Counter(flag_text(bit) for f in found.flag for bit in BoxFlag if f & bit)
-    good = int((found.flag == 0).sum())
-    return [
-        f"{good} of {len(boxes)} boxes without a flag: {table}",
-        *(f"  {n}: {text}" for text, n in counts.most_common()),
-    ]
+    return summary_of_flags(found.flag, TEXT, "boxes", table)
 
 
 def mass_table(ids: np.ndarray, edges: Sequence[float], found: MassFunctions) -> Table:

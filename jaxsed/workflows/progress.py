@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from jaxsed.core.flags import flag_counts
 from jaxsed.learn import History
 
 
@@ -16,6 +20,18 @@ def counter(wanted: bool, things: str) -> Callable[[int, int], None] | None:
 
     console = Console(stderr=True)
     return lambda done, n: console.print(f"{done} of {n} {things}", end="\r" if done < n else "\n")
+
+
+def summary_of_flags(
+    flags: np.ndarray, texts: Mapping[Any, str], things: str, table: Path
+) -> list[str]:
+    """How many rows of a table have no flag, and how often there is each."""
+    good = int((flags == 0).sum())
+    counts = flag_counts(flags, texts)
+    return [
+        f"{good} of {len(flags)} {things} without a flag: {table}",
+        *(f"  {n}: {text}" for text, n in counts),
+    ]
 
 
 def summary_of_training(histories: Sequence[History]) -> list[str]:
@@ -32,7 +48,8 @@ def checkpoint_of(output: Path) -> str:
     return f"{output}.checkpoint"
 
 
-def forget_checkpoints(output: Path, members: int) -> None:
-    """Of a training that has ended."""
-    for i in range(members):
+def save_trained(model: Any, output: Path) -> None:
+    """Write a model, and forget the checkpoints of its members."""
+    model.save(output)
+    for i in range(len(model.members)):
         Path(f"{checkpoint_of(output)}.{i}").unlink(missing_ok=True)

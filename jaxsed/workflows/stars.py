@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,18 @@ from jaxsed import infer
 from jaxsed import stars as st
 from jaxsed.core.errors import user_errors
 from jaxsed.core.keys import typed_key
-from jaxsed.io import files
+from jaxsed.io.components import class_of
 from jaxsed.io.outputs import check_table_path, check_writable, save_table
 from jaxsed.learn import History
-from jaxsed.stars import apogee, cannon, model
-from jaxsed.stars.data import Spectra, StarFlag, flag_text
+from jaxsed.stars import apogee, cannon
+from jaxsed.stars.data import TEXT, Spectra, StarFlag, flag_text
 from jaxsed.stars.model import StarModel
 from jaxsed.stars.record import Labels
 from jaxsed.workflows.progress import (
     checkpoint_of,
     counter,
-    forget_checkpoints,
+    save_trained,
+    summary_of_flags,
     summary_of_training,
 )
 
@@ -70,8 +70,7 @@ def train_file(
             jax.random.key(seed), stars, network, settings=settings,
             checkpoint=checkpoint_of(output), progress=progress,
         )  # fmt: skip
-    found.save(output)
-    forget_checkpoints(output, members)
+    save_trained(found, output)
     return [*_report(found, histories), str(output)]
 
 
@@ -124,23 +123,18 @@ def predict_file(
     with user_errors():
         stars = st.read_spectra(data)
         key = jax.random.key(seed)
-        if files.kind(path) == cannon.KIND:
-            fitted = cannon.load(path)
+        if class_of(path) is cannon.Cannon:
+            fitted = cannon.Cannon.load(path)
             names, found = fitted.names, cannon_labels(key, fitted, stars)
         else:
-            network = model.load(path)
+            network = StarModel.load(path)
             names = network.record.labels
             found = network.predict(
                 key, stars, draws=draws, flux_errors=flux_errors,
                 progress=counter(progress, "spectra"),
             )  # fmt: skip
     save_table(labels_table(names, found), table)
-    counts = Counter(flag_text(1 << bit) for f in found.flag for bit in range(5) if f >> bit & 1)
-    good = int((found.flag == 0).sum())
-    return [
-        f"{good} of {len(found.flag)} spectra without a flag: {table}",
-        *(f"  {n}: {text}" for text, n in counts.most_common()),
-    ]
+    return summary_of_flags(found.flag, TEXT, "spectra", table)
 
 
 def labels_table(names: Sequence[str], found: Labels) -> Table:

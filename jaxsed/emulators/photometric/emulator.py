@@ -12,9 +12,8 @@ far as the distance goes. Since F10 is of absolute magnitude about -20, the soft
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,14 +28,12 @@ from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators.record import EmulatorRecord
 from jaxsed.emulators.training_range import outside
 from jaxsed.emulators.validation.errors import ErrorSummary
-from jaxsed.io import files
+from jaxsed.io.components import Component
 from jaxsed.likelihood import MassShear
 from jaxsed.nets import mlp
 
 Theta = Any  # a NamedTuple with the fields `log_mass_formed`, `redshift` and those of the features
 
-KIND = "jaxsed photometric emulator"
-_ARRAYS = ("feature_shift", "feature_scale", "output_mean", "box_low", "box_high")
 _UNITS = {
     "output": "arsinh magnitudes of F10, the AB flux in maggies of 10^10 Msun formed at 10 pc",
     "error": "mag, emulated minus simulated",
@@ -50,23 +47,32 @@ LN_SPREAD = 4.0
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class PhotometricEmulator:
+class PhotometricEmulator(
+    Component,
+    kind="jaxsed photometric emulator",
+    title="emulator",
+    names={
+        "record/curves/{}/name": "=band_names/{}",
+        "record/curves/{}/trans": "curves/{}/transmission",
+        "record/curves": "curves",
+    },
+):
     """A network with its scaling, range and measured error; call it on one theta.
 
     Made by `train_photometric` or `load`, or from parts by `PhotometricEmulator.create`.
     """
 
     layers: mlp.Layers
-    feature_shift: Array  # [feature] subtracted from the features
-    feature_scale: Array  # [feature] then divided by
-    output_mean: Array  # [band] added to the network's output [mag]
-    box_low: Array  # [feature] range of the training set
-    box_high: Array  # [feature]
+    feature_shift: Annotated[Array, "feature"]  # subtracted from the features
+    feature_scale: Annotated[Array, "feature"]  # then divided by
+    output_mean: Annotated[Array, "band"]  # added to the network's output [mag]
+    box_low: Annotated[Array, "feature"]  # range of the training set
+    box_high: Annotated[Array, "feature"]
     error: ErrorSummary  # of the arsinh magnitudes, on unseen pairs
     error_ab: ErrorSummary  # of the AB magnitudes, where the flux is far above the softening
     cosmology: Cosmology  # for the distance alone; ages are in the network's features
-    feature_names: tuple[str, ...] = struct.field(pytree_node=False)
-    band_names: tuple[str, ...] = struct.field(pytree_node=False)
+    feature_names: Annotated[tuple[str, ...], "feature"] = struct.field(pytree_node=False)
+    band_names: Annotated[tuple[str, ...], "band"] = struct.field(pytree_node=False)
     mu_0: float = struct.field(pytree_node=False)  # softening magnitude of F10 [mag]
     activation: str = struct.field(pytree_node=False)
     record: EmulatorRecord = struct.field(pytree_node=False)
@@ -104,40 +110,16 @@ class PhotometricEmulator:
         Raises:
             ValueError: shapes, names or curves that do not fit each other.
         """
-        mlp.check_layers(layers, activation)
         feature_names, band_names = (tuple(str(name) for name in group) for group in names)
-        record = record or EmulatorRecord()
-        sizes = mlp.layer_sizes(layers)
-        for what, group, size in (
-            ("feature", feature_names, sizes[0]),
-            ("band", band_names, sizes[-1]),
-        ):
-            if len(group) != size or len(set(group)) != size:
-                raise ValueError(f"expected {size} different {what} names, got {group}")
-        if record.curves and len(record.curves) != sizes[-1]:
-            raise ValueError(
-                f"expected no filter curves or one per band ({sizes[-1]}), got {len(record.curves)}"
-            )
-        widths = dict.fromkeys(_ARRAYS, sizes[0]) | {"output_mean": sizes[-1]}
-        parts = {
-            name: jnp.asarray(part, float)
-            for name, part in zip(_ARRAYS, (*scaling, *box), strict=True)
-        }
-        for name, part in parts.items():
-            if part.shape != (widths[name],):
-                raise ValueError(f"expected {name} of shape ({widths[name]},), got {part.shape}")
-        if not bool(jnp.all(parts["feature_scale"] > 0)):
-            raise ValueError(f"expected feature_scale > 0, got {parts['feature_scale']}")
-        if not bool(jnp.all(parts["box_low"] < parts["box_high"])):
-            raise ValueError("expected box_low < box_high for every feature")
-        unknown = ErrorSummary.unknown(sizes[-1])
-        return cls(
+        shift, scale, mean = (jnp.asarray(part, float) for part in scaling)
+        unknown = ErrorSummary.unknown(len(band_names))
+        emulator = cls(
             layers=layers,
-            feature_shift=parts["feature_shift"],
-            feature_scale=parts["feature_scale"],
-            output_mean=parts["output_mean"],
-            box_low=parts["box_low"],
-            box_high=parts["box_high"],
+            feature_shift=shift,
+            feature_scale=scale,
+            output_mean=mean,
+            box_low=jnp.asarray(box[0], float),
+            box_high=jnp.asarray(box[1], float),
             error=unknown,
             error_ab=unknown,
             cosmology=cosmology,
@@ -145,8 +127,41 @@ class PhotometricEmulator:
             band_names=band_names,
             mu_0=float(mu_0),
             activation=activation,
-            record=record,
+            record=record or EmulatorRecord(),
         )
+        emulator.check()
+        return emulator
+
+    def check(self) -> None:
+        """ValueError unless shapes, names and curves fit each other."""
+        mlp.check_layers(self.layers, self.activation)
+        n_in, *_, n_out = mlp.layer_sizes(self.layers)
+        for what, group, size in (
+            ("feature", self.feature_names, n_in),
+            ("band", self.band_names, n_out),
+        ):
+            if len(group) != size or len(set(group)) != size:
+                raise ValueError(f"expected {size} different {what} names, got {group}")
+        curves = self.record.curves
+        if curves and len(curves) != n_out:
+            raise ValueError(
+                f"expected no filter curves or one per band ({n_out}), got {len(curves)}"
+            )
+        shapes = dict.fromkeys(("feature_shift", "feature_scale", "box_low", "box_high"), (n_in,))
+        for name, shape in (shapes | {"output_mean": (n_out,)}).items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"expected {name} of shape {shape}, got {getattr(self, name).shape}"
+                )
+        if not bool(jnp.all(self.feature_scale > 0)):
+            raise ValueError(f"expected feature_scale > 0, got {self.feature_scale}")
+        if not bool(jnp.all(self.box_low < self.box_high)):
+            raise ValueError("expected box_low < box_high for every feature")
+        if self.spread is not None:
+            mlp.check_layers(self.spread)
+            own_in, *_, own_out = mlp.layer_sizes(self.spread)
+            if (own_in, own_out) != (n_in, n_out):
+                raise ValueError("expected a spread of the same features and bands")
 
     def __call__(self, theta: Theta) -> Array:
         """Flux [band] in maggies of one theta with `log_mass_formed` and `redshift`."""
@@ -239,94 +254,12 @@ class PhotometricEmulator:
         """Of one evaluation: the weights of the network."""
         return sum(int(np.size(layer[0])) for layer in self.layers)
 
-    def to_arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Named arrays and attributes (JSON types) that `from_arrays` reads."""
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        for i, layer in enumerate(self.layers):
-            arrays |= {f"layers/{i}/{j}": part for j, part in enumerate(layer)}
-        for i, layer in enumerate(self.spread or ()):
-            arrays |= {f"spread/{i}/{j}": part for j, part in enumerate(layer)}
-        for name in ("error", "error_ab"):
-            arrays |= {f"{name}/{k}": v for k, v in vars(getattr(self, name)).items()}
-        for i, curve in enumerate(self.record.curves):
-            arrays |= {f"curves/{i}/wave": curve.wave, f"curves/{i}/transmission": curve.trans}
-        record = {k: v for k, v in vars(self.record).items() if k != "curves"}
-        return arrays, {
-            "feature_names": self.feature_names,
-            "band_names": self.band_names,
-            "mu_0": self.mu_0,
-            "activation": self.activation,
-            "sizes": mlp.layer_sizes(self.layers),
-            "cosmology": {k: float(v) for k, v in vars(self.cosmology).items()},
-            "record": record,
-            "units": _UNITS,
-        }
+    def _counts(self) -> dict[str, Any]:
+        return {"sizes": list(mlp.layer_sizes(self.layers))}
 
-    @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
-    ) -> "PhotometricEmulator":
-        """Inverse of `to_arrays`; KeyError, TypeError, ValueError or IndexError if it is not."""
-        record = attributes["record"]
-        names, n_layers = attributes["band_names"], len(attributes["sizes"]) - 1
-        n_bands = len(names)
-        curves = tuple(
-            Filter(names[i], arrays[f"curves/{i}/wave"], arrays[f"curves/{i}/transmission"])
-            for i in range(n_bands if "curves/0/wave" in arrays else 0)
-        )
-        record = EmulatorRecord(
-            record["physics"], record["ssp"], curves, record["training"],
-            tuple(record["citations"]), record.get("birth_cloud_age"), record.get("igm"),
-        )  # fmt: skip
-        layers = _layers(arrays, "layers")
-        if len(layers) != n_layers:
-            raise ValueError(f"{len(layers)} of {n_layers} layers")
-        spread = _layers(arrays, "spread") or None
-        if spread is not None:
-            mlp.check_layers(spread)
-        emulator = cls.create(
-            layers,
-            (arrays["feature_shift"], arrays["feature_scale"], arrays["output_mean"]),
-            (attributes["feature_names"], attributes["band_names"]),
-            box=(arrays["box_low"], arrays["box_high"]),
-            mu_0=attributes["mu_0"],
-            cosmology=Cosmology(**attributes["cosmology"]),
-            activation=attributes["activation"],
-            record=record,
-        )
-        if spread is not None and mlp.layer_sizes(spread)[:: len(spread)] != (
-            mlp.layer_sizes(layers)[:: len(layers)]
-        ):
-            raise ValueError("expected a spread of the same features and bands")
-        error, error_ab = (
-            ErrorSummary.from_arrays(
-                {k: arrays[f"{name}/{k}"] for k in vars(emulator.error)}, n_bands
-            )
-            for name in ("error", "error_ab")
-        )
-        return dataclasses.replace(emulator, error=error, error_ab=error_ab, spread=spread)
+    def _about(self) -> dict[str, Any]:
+        return {"units": _UNITS}
 
-    def save(self, path: str | Path) -> None:
-        """Write to an HDF5 file, with names, units, ranges, errors and a checksum."""
-        files.write(path, KIND, *self.to_arrays())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "PhotometricEmulator":
-        """Read from an HDF5 file.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: not an emulator's file, or a damaged one; the message names the file.
-        """
-        arrays, attributes = files.read(path, KIND)
-        with files.complete(path, "emulator"):
-            return cls.from_arrays(arrays, attributes)
-
-
-def _layers(arrays: Mapping[str, np.ndarray], stem: str) -> mlp.Layers:
-    """The layers stored as ``stem/i/j``; empty if there are none."""
-    layers: list[tuple[Array, ...]] = []
-    while f"{stem}/{len(layers)}/0" in arrays:
-        names = (f"{stem}/{len(layers)}/{j}" for j in range(4))
-        layers.append(tuple(jnp.asarray(arrays[n], float) for n in names if n in arrays))
-    return tuple(layers)
+    def _after_loading(self) -> "PhotometricEmulator":
+        self.check()
+        return self

@@ -11,9 +11,8 @@ needs, and `groups` does so for a catalogue.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Union
+from collections.abc import Sequence
+from typing import Annotated, Union
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,16 +28,14 @@ from jaxsed.emulators.photometric.emulator import PhotometricEmulator, Theta
 from jaxsed.emulators.photometric.windows import Windows, check_windows, window_weights
 from jaxsed.emulators.record import EmulatorRecord
 from jaxsed.emulators.validation.errors import ErrorSummary
-from jaxsed.io import files
+from jaxsed.io.components import Component
 from jaxsed.likelihood import MassShear
-
-KIND = "jaxsed stitched emulator"
 
 _SLACK = 1e-5  # of a window's width: what a member's range may be short of it
 
 
 @struct.dataclass(eq=False)
-class StitchedEmulator:
+class StitchedEmulator(Component, kind="jaxsed stitched emulator", title="emulator"):
     """Members over overlapping redshift windows; called like each of them.
 
     Made by `train_stitched` or `load`, or from members by `StitchedEmulator.create`.
@@ -47,7 +44,7 @@ class StitchedEmulator:
     members: tuple[PhotometricEmulator, ...]
     """By increasing redshift; of the same features, bands, softening and record, so that all
     restrictions to one member share their compiled code, and all to two."""
-    windows: Array  # [member, 2] lowest and highest redshift of each
+    windows: Annotated[Array, "member 2"]  # lowest and highest redshift of each
     error: ErrorSummary  # of the arsinh magnitudes, over all windows
     error_ab: ErrorSummary  # of the AB magnitudes, where the flux is far above the softening
 
@@ -267,44 +264,19 @@ class StitchedEmulator:
         """Name of the band with (nearly) this transmission curve, or None."""
         return self.members[0].find_band(curve, tolerance)
 
-    def save(self, path: str | Path) -> None:
-        """Write to one HDF5 file, with all members."""
-        arrays: dict[str, Any] = {}
-        members = []
-        for i, member in enumerate(self.members):
-            # the record is the same for all
-            bare = dataclasses.replace(member, record=EmulatorRecord()) if i else member
-            parts, attributes = bare.to_arrays()
-            arrays |= {f"members/{i}/{name}": part for name, part in parts.items()}
-            members.append(attributes)
-        for name in ("error", "error_ab"):
-            arrays |= {f"{name}/{k}": v for k, v in vars(getattr(self, name)).items()}
-        files.write(path, KIND, arrays | {"windows": self.windows}, {"members": members})
+    def _before_saving(self) -> "StitchedEmulator":
+        # the record is the same for all
+        first, *others = self.members
+        bare = (dataclasses.replace(member, record=EmulatorRecord()) for member in others)
+        return dataclasses.replace(self, members=(first, *bare))
 
-    @classmethod
-    def load(cls, path: str | Path) -> "StitchedEmulator":
-        """Read from an HDF5 file.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: not such an emulator's file, or a damaged one; the message names the file.
-        """
-        arrays, attributes = files.read(path, KIND)
-        with files.complete(path, "emulator"):
-            members = [
-                PhotometricEmulator.from_arrays(_under(arrays, f"members/{i}/"), own)
-                for i, own in enumerate(attributes["members"])
-            ]
-            record = members[0].record
-            members = [dataclasses.replace(member, record=record) for member in members]
-            files.check_shapes(arrays, {"windows": (len(members), 2)})
-            check_members(members, check_windows(arrays["windows"].tolist()))
-            emulator = cls._of(members, arrays["windows"])
-            error, error_ab = (
-                ErrorSummary.from_arrays(_under(arrays, f"{name}/"), len(emulator.band_names))
-                for name in ("error", "error_ab")
-            )
-            return dataclasses.replace(emulator, error=error, error_ab=error_ab)
+    def _after_loading(self) -> "StitchedEmulator":
+        check_members(self.members, check_windows(np.asarray(self.windows, float).tolist()))
+        n_bands = len(self.band_names)
+        if (self.error.mean.size, self.error_ab.mean.size) != (n_bands, n_bands):
+            raise ValueError(f"expected errors of {n_bands} bands")
+        members = (dataclasses.replace(member, record=self.record) for member in self.members)
+        return dataclasses.replace(self, members=tuple(members))
 
 
 def check_members(
@@ -338,5 +310,3 @@ def check_members(
             )
 
 
-def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -10,8 +10,7 @@ the basis, once and in double precision, so that a call is matrix products and a
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from jax.typing import ArrayLike
 from jaxsed import params
 from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.emulators.training_range import outside
-from jaxsed.io import files
+from jaxsed.io.components import Component
 from jaxsed.nets import mlp
 from jaxsed.rest_frame.spectrum import (
     OnSpectralGrid,
@@ -39,7 +38,6 @@ LN_LSUN_PER_ANGSTROM = "ln(Lsun / Angstrom per Msun formed)"
 LN_MAGGIES_10PC = "ln(AB maggies at 10 pc per Msun formed)"
 """Unit of the published Prospector-alpha networks (inferred from their values)."""
 
-KIND = "jaxsed spectrum emulator"
 
 
 @struct.dataclass
@@ -101,7 +99,18 @@ def spectral_window(
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class SpectrumEmulator(OnSpectralGrid):
+class SpectrumEmulator(
+    OnSpectralGrid,
+    Component,
+    kind="jaxsed spectrum emulator",
+    title="spectrum emulator",
+    names={
+        "windows/{}/activation": "activations/{}",
+        "grid/resolution/text": "resolution",
+        "grid/resolution": "",
+        "grid": "",
+    },
+):
     """Networks with their bases and range; call it on one theta.
 
     Made by `read_speculator`, `train_spectrum` or from parts by `SpectrumEmulator.create`.
@@ -227,67 +236,20 @@ class SpectrumEmulator(OnSpectralGrid):
             self, windows=windows, grid=spectral_grid(self.wave[keep], resolution)
         )
 
-    def to_arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Named arrays and attributes (JSON types) that `from_arrays` reads."""
-        arrays = {
-            "wave": self.wave,
-            "fwhm": self.resolution.fwhm,
-            "box_low": self.box_low,
-            "box_high": self.box_high,
-        }
+    def _after_loading(self) -> "SpectrumEmulator":
         for k, window in enumerate(self.windows):
-            arrays |= {f"windows/{k}/basis": window.basis, f"windows/{k}/offset": window.offset}
-            for i, layer in enumerate(window.layers):
-                arrays |= {f"windows/{k}/layers/{i}/{j}": part for j, part in enumerate(layer)}
-        return arrays, {
-            "parameter_names": self.parameter_names,
-            "activations": [window.activation for window in self.windows],
-            "resolution": self.resolution.text,
-            "unit": self.unit,
-        }
-
-    @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
-    ) -> "SpectrumEmulator":
-        """Inverse of `to_arrays`; KeyError or ValueError if something is missing."""
-        windows = []
-        for k, activation in enumerate(attributes["activations"]):
-            layers: list[tuple[Array, ...]] = []
-            while f"windows/{k}/layers/{len(layers)}/0" in arrays:
-                stem = f"windows/{k}/layers/{len(layers)}"
-                names = [f"{stem}/{j}" for j in range(4) if f"{stem}/{j}" in arrays]
-                layers.append(tuple(jnp.asarray(arrays[name], float) for name in names))
-            mlp.check_layers(layers, activation)
-            basis = jnp.asarray(arrays[f"windows/{k}/basis"], float)
-            offset = jnp.asarray(arrays[f"windows/{k}/offset"], float)
-            if basis.shape != (layers[-1][0].shape[1], offset.size):
-                raise ValueError(f"window {k}: basis of shape {basis.shape}")
-            windows.append(SpectralWindow(tuple(layers), basis, offset, activation))
-        return cls.create(
-            windows,
-            arrays["wave"],
-            attributes["parameter_names"],
-            box=(arrays["box_low"], arrays["box_high"]),
-            resolution=Resolution(arrays["fwhm"], attributes["resolution"]),
-            unit=attributes["unit"],
+            mlp.check_layers(window.layers, window.activation)
+            scores = mlp.layer_sizes(window.layers)[-1]
+            if window.basis.shape != (scores, window.offset.size):
+                raise ValueError(f"window {k}: basis of shape {window.basis.shape}")
+        return SpectrumEmulator.create(
+            self.windows,
+            self.wave,
+            self.parameter_names,
+            box=(self.box_low, self.box_high),
+            resolution=self.resolution,
+            unit=self.unit,
         )
-
-    def save(self, path: str | Path) -> None:
-        """Write to an HDF5 file, with names, units, range and a checksum."""
-        files.write(path, KIND, *self.to_arrays())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SpectrumEmulator":
-        """Read from an HDF5 file.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: not such a file, or a damaged one; the message names the file.
-        """
-        arrays, attributes = files.read(path, KIND)
-        with files.complete(path, "spectrum emulator"):
-            return cls.from_arrays(arrays, attributes)
 
 
 def check_inputs(emulator: SpectrumEmulator, names: tuple[str, ...]) -> None:

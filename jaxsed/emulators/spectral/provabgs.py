@@ -11,8 +11,7 @@ depends on them.
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +24,7 @@ from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
 from jaxsed.emulators.spectral.published import PARAMETERS, add_in_flux
 from jaxsed.emulators.validation.spectral import SpectrumErrors
 from jaxsed.io import files
+from jaxsed.io.components import AS_JSON, Component
 from jaxsed.rest_frame.dust_curves import KriekConroyCurve
 from jaxsed.rest_frame.spectrum import OnSpectralGrid, SpectralGrid
 
@@ -35,8 +35,6 @@ SMOOTH_INPUTS = (
 
 BURST_INPUTS = ("log10_t_burst", "log10_gamma1", "log10_gamma2", "age")
 """Features of `Burst` that the network of the burst takes."""
-
-KIND = "jaxsed PROVABGS spectrum emulator"
 
 
 class Smooth(NamedTuple):
@@ -60,7 +58,13 @@ class Burst(NamedTuple):
 
 
 @struct.dataclass(eq=False)  # equal only if the same object, so that it can be hashed
-class ProvabgsSpectrum(OnSpectralGrid):
+class ProvabgsSpectrum(
+    OnSpectralGrid,
+    Component,
+    kind="jaxsed PROVABGS spectrum emulator",
+    title="spectrum emulator",
+    names={"parameter_names": None},
+):
     """A rest-frame spectrum model: call it on one `ProvabgsTheta`.
 
     Made by `provabgs_spectrum`, `load`, or `load_spectrum_emulator("provabgs")`.
@@ -70,13 +74,13 @@ class ProvabgsSpectrum(OnSpectralGrid):
     burst: SpectrumEmulator
     screen: KriekConroyCurve
     """The diffuse dust on the wavelengths of the components."""
-    burst_width: Array
+    burst_width: Annotated[Array, ""]
     """Standard deviation of the burst in ln(lookback time)."""
     cosmology: Cosmology
     """For the age at a redshift."""
     errors: SpectrumErrors
     """On unseen galaxies."""
-    record: str = struct.field(pytree_node=False, default="{}")
+    record: Annotated[str, AS_JSON] = struct.field(pytree_node=False, default="{}")
     """How it was made, as JSON text; see `provenance`."""
     parameter_names: tuple[str, ...] = struct.field(pytree_node=False, default=PARAMETERS)
 
@@ -119,51 +123,16 @@ class ProvabgsSpectrum(OnSpectralGrid):
         smooth, burst = self.inputs(theta)
         return self.smooth.inside(smooth) & self.burst.inside(burst)
 
-    def save(self, path: str | Path) -> None:
-        """Write to an HDF5 file with names, units, ranges, errors and a checksum."""
-        arrays: dict[str, Any] = {"burst_width": self.burst_width}
-        attributes: dict[str, Any] = {
-            "cosmology": {k: float(v) for k, v in vars(self.cosmology).items()},
-            "record": self.provenance,
-        }
-        for name in ("smooth", "burst"):
-            own, attributes[name] = getattr(self, name).to_arrays()
-            arrays |= {f"{name}/{k}": v for k, v in own.items()}
-        for name in ("screen", "errors"):
-            arrays |= {f"{name}/{k}": v for k, v in vars(getattr(self, name)).items()}
-        files.write(path, KIND, arrays, attributes)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "ProvabgsSpectrum":
-        """Read from an HDF5 file.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: not such a file, or a damaged one; the message names the file.
-        """
-        arrays, attributes = files.read(path, KIND)
-        with files.complete(path, "spectrum emulator"):
-            parts = {
-                name: {
-                    key.removeprefix(f"{name}/"): values
-                    for key, values in arrays.items()
-                    if key.startswith(f"{name}/")
-                }
-                for name in ("smooth", "burst", "screen", "errors")
-            }
-            unknown = SpectrumErrors.unknown(parts["smooth"]["wave"].size)
-            files.check_shapes(parts["errors"], {k: v.shape for k, v in vars(unknown).items()})
-            return provabgs_spectrum(
-                SpectrumEmulator.from_arrays(parts["smooth"], attributes["smooth"]),
-                SpectrumEmulator.from_arrays(parts["burst"], attributes["burst"]),
-                KriekConroyCurve(**{k: jnp.asarray(v, float) for k, v in parts["screen"].items()}),
-                burst_width=float(arrays["burst_width"]),
-                cosmology=Cosmology(**attributes["cosmology"]),
-                errors=SpectrumErrors(
-                    **{k: jnp.asarray(v, float) for k, v in parts["errors"].items()}
-                ),
-                record=attributes["record"],
-            )
+    def _after_loading(self) -> "ProvabgsSpectrum":
+        return provabgs_spectrum(
+            self.smooth,
+            self.burst,
+            self.screen,
+            burst_width=float(self.burst_width),
+            cosmology=self.cosmology,
+            errors=self.errors,
+            record=self.provenance,
+        )
 
     def with_errors(self, errors: SpectrumErrors) -> "ProvabgsSpectrum":
         """The emulator with the errors that were measured."""
@@ -206,6 +175,9 @@ def provabgs_spectrum(
     shapes = {name: np.shape(part) for name, part in vars(screen).items()}
     if shapes != {"curve": (n,), "bump": (n,), "ln_wave_ratio": (n,), "strength": (2,)}:
         raise ValueError(f"expected a screen on {n} wavelengths, got arrays of shapes {shapes}")
+    unknown = SpectrumErrors.unknown(n)
+    errors = errors or unknown
+    files.check_shapes(vars(errors), {name: part.shape for name, part in vars(unknown).items()})
     if not burst_width > 0:
         raise ValueError(f"expected burst_width > 0, got {burst_width}")
     return ProvabgsSpectrum(
@@ -214,6 +186,6 @@ def provabgs_spectrum(
         screen=screen,
         burst_width=jnp.asarray(burst_width, float),
         cosmology=cosmology,
-        errors=errors or SpectrumErrors.unknown(n),
+        errors=errors,
         record=json.dumps(dict(record or {}), sort_keys=True),
     )

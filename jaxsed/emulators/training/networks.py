@@ -1,15 +1,13 @@
-"""The dense networks that emulators train: their settings, sizes, loss and record."""
+"""The dense networks that emulators train: their settings, sizes and loss."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxsed.learn import FitSettings, History
+from jaxsed.learn import FitSettings
 from jaxsed.nets import mlp
 
 FAST = FitSettings(
@@ -47,16 +45,3 @@ def predictions(activation: str) -> Callable[[mlp.Layers, Array], Array]:
 def root(mean_square: Array) -> Array:
     """Square root with a finite gradient at zero."""
     return jnp.sqrt(jnp.maximum(mean_square, 1e-20))
-
-
-def training_notes(key: Array, settings: Any, history: History) -> dict[str, Any]:
-    """How a network was trained, for its record: JSON types."""
-    return {
-        "settings": dataclasses.asdict(settings),
-        "seed": np.asarray(jax.random.key_data(key)).tolist(),
-        "training_seconds": round(float(history.seconds[-1]), 1),
-        "samples_trained_on": int(history.samples[-1]),
-        "stopped": history.stopped,
-        "backend": jax.default_backend(),
-        "jax": jax.__version__,
-    }

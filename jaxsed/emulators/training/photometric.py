@@ -24,7 +24,6 @@ from jaxsed.emulators.training.networks import (
     layer_sizes,
     predictions,
     root,
-    training_notes,
 )
 from jaxsed.emulators.training.pairs import (
     Pairs,
@@ -37,6 +36,7 @@ from jaxsed.emulators.training.pairs import (
 )
 from jaxsed.emulators.validation.errors import measure_error
 from jaxsed.learn import FitSettings, History, fit
+from jaxsed.learn.record import training_record
 from jaxsed.nets import mlp
 
 _LOSSES: dict[str, int | None] = {"rmse": None, "band_rmse": 0}  # axis of the mean square
@@ -208,11 +208,8 @@ def train_on(
         keys.shuffles, layers, _loss_of(settings), data,
         settings=settings.fit, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
-    training = {
-        **training_notes(key, settings, history),
-        "validation_loss_mag": history.best_loss,
-        **(notes or {}),
-    }
+    done = training_record(key, settings, history)
+    training = done.to_dict("validation_loss_mag") | dict(notes or {})
     record = EmulatorRecord(
         target.physics, target.ssp, tuple(target.curves), training,
         tuple(target.citations), target.birth_cloud_age, target.igm,

@@ -31,11 +31,11 @@ from jaxsed.emulators.training.networks import (
     layer_sizes,
     predictions,
     root,
-    training_notes,
 )
 from jaxsed.emulators.training.pairs import Simulate, box_of, check_finite, check_simulated
 from jaxsed.emulators.training.pca import Components, Moments, principal_components
 from jaxsed.learn import FitSettings, History, fit
+from jaxsed.learn.record import training_record
 from jaxsed.nets import mlp
 from jaxsed.rest_frame.spectrum import Resolution
 
@@ -242,10 +242,10 @@ def train_spectrum(
         [window], wave, target.parameter_names,
         box=target.box or box_of(parameters), resolution=target.resolution,
     )  # fmt: skip
-    notes = training_notes(key, settings, history) | {
+    done = training_record(key, settings, history)
+    notes = done.to_dict("validation_rms_ln_flux") | {
         "pca_residual_rms_ln_flux": [float(part.residual) for _, part in basis.windows],
         "simulation_seconds": round(simulated, 1),
-        "validation_rms_ln_flux": history.best_loss,
     }
     return Trained(emulator, history, notes)
 

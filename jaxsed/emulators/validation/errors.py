@@ -5,8 +5,8 @@ normal one, so the intervals are stated beside the standard deviation.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from jax.scipy.special import ndtr
 from jax.typing import ArrayLike
 
 from jaxsed.bands.magnitudes import from_arsinh, softening_flux, to_arsinh
-from jaxsed.io import files
 
 SIGMA_LEVELS = (-4, -3, -2, -1, 1, 2, 3, 4)
 """Columns of `percentiles`: bounds of the 99.994, 99.73, 95.45 and 68.27 % intervals."""
@@ -57,25 +56,18 @@ Emulator = TypeVar("Emulator", bound=Measurable)
 class ErrorSummary:
     """Distribution of the errors per band [mag]; NaN where it was not measured."""
 
-    mean: Array  # [band]
-    sigma: Array  # [band] standard deviation
-    percentiles: Array  # [band, 8] at SIGMA_LEVELS
-    absolute: Array  # [band, 4] of |error|, at ABSOLUTE_PERCENT
-    covariance: Array  # [band, band] [mag^2]
-    fraction: Array  # [band] of the test pairs that were used
+    mean: Annotated[Array, "band"]
+    sigma: Annotated[Array, "band"]  # standard deviation
+    percentiles: Annotated[Array, "band 8"]  # at SIGMA_LEVELS
+    absolute: Annotated[Array, "band 4"]  # of |error|, at ABSOLUTE_PERCENT
+    covariance: Annotated[Array, "band band"]  # [mag^2]
+    fraction: Annotated[Array, "band"]  # of the test pairs that were used
 
     @classmethod
     def unknown(cls, n_bands: int) -> "ErrorSummary":
         """All NaN."""
         shapes = ((), (), (len(SIGMA_LEVELS),), (len(ABSOLUTE_PERCENT),), (n_bands,), ())
         return cls(*(jnp.full((n_bands, *shape), jnp.nan, float) for shape in shapes))
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], n_bands: int) -> "ErrorSummary":
-        """From stored arrays by name; KeyError or ValueError if one is missing or misshapen."""
-        shapes = {name: part.shape for name, part in vars(cls.unknown(n_bands)).items()}
-        files.check_shapes(arrays, shapes)
-        return cls(**{name: jnp.asarray(arrays[name], float) for name in shapes})
 
     @classmethod
     def of(cls, residual: np.ndarray, used: np.ndarray | None = None) -> "ErrorSummary":

@@ -21,8 +21,8 @@ from jaxsed.infer.amortised.flow import Flow
 from jaxsed.infer.amortised.simulator import NoiseModel, Simulator
 from jaxsed.infer.amortised.support import REASONS, Support, support, wider
 from jaxsed.io import files
+from jaxsed.io.components import Component
 from jaxsed.learn import FitSettings, History, fit
-from jaxsed.nets.made import Made
 from jaxsed.problem import Problem
 from jaxsed.sps.models.registry import family
 
@@ -38,9 +38,6 @@ otherwise outweigh all others."""
 
 NARROWEST = 1e-4
 """Coordinates are never magnified more than to this deviation."""
-
-
-KIND = "jaxsed amortised posterior"
 
 
 class Record(NamedTuple):
@@ -64,7 +61,21 @@ class Record(NamedTuple):
 
 
 @struct.dataclass(eq=False)
-class Amortised:
+class Amortised(
+    Component,
+    kind="jaxsed amortised posterior",
+    title="flow",
+    names={
+        "flow/blocks/hidden/{}/0": "blocks/hidden{}",
+        "flow/blocks/hidden/{}/1": "blocks/hidden_bias{}",
+        "flow/blocks": "blocks",
+        "flow/orders": "orders",
+        "context/free_redshift": "free_redshift",
+        "context/bands": None,
+        "prior": None,
+        "another_prior": None,
+    },
+):
     """A posterior for any galaxy of a survey, as good as the flow is."""
 
     flow: Flow
@@ -115,19 +126,16 @@ class Amortised:
             )
         return bits
 
-    def save(self, path: str | Path) -> None:
-        """Write to an HDF5 file, replacing an older one."""
-        files.write(path, KIND, _arrays(self), self._attributes())
+    def _counts(self) -> dict[str, Any]:
+        return {"layers": len(self.flow.blocks.hidden)}
 
-    def checksum(self) -> str:
-        """SHA-256 of all that `save` writes, for provenance."""
-        return files.content_checksum(KIND, _arrays(self), self._attributes())
+    def _before_saving(self) -> Amortised:
+        return jax.tree.map(lambda a: np.asarray(a, np.float32), self)
 
-    def _attributes(self) -> dict[str, Any]:
-        return {
-            "record": self.record._asdict(), "orders": self.flow.orders,
-            "free_redshift": self.context.free_redshift, "layers": len(self.flow.blocks.hidden),
-        }  # fmt: skip
+    def _after_loading(self) -> Amortised:
+        _check(self)
+        given: Any = self.prior
+        return dataclasses.replace(self, prior=given or family(self.record.model).prior)
 
     def sample(self, key: Array, problem: Problem, n: int) -> tuple[Array, Array]:
         """Draws x [n, dimension] for one galaxy and their log densities under the flow [n]."""
@@ -162,44 +170,7 @@ def load(path: str | Path, prior: Callable[[Any], Any] | None = None) -> Amortis
 
     Raises FileNotFoundError, and ValueError for a file that is not one.
     """
-    arrays, attributes = files.read(path, KIND)
-    with files.complete(path, "flow"):
-        found = _made(arrays, attributes, prior)
-        _check(found)
-        return found
-
-
-def _made(
-    arrays: dict[str, np.ndarray], attributes: dict[str, Any], prior: Callable[[Any], Any] | None
-) -> Amortised:
-    part = {name: jnp.asarray(values, float) for name, values in arrays.items()}
-    layers = range(attributes["layers"])
-    stored = sum(name.startswith("blocks/hidden") for name in arrays)
-    if stored != 2 * len(layers):
-        raise ValueError(f"{attributes['layers']} layers, but weights and biases of {stored / 2:g}")
-    blocks = Made(
-        hidden=tuple((part[f"blocks/hidden{k}"], part[f"blocks/hidden_bias{k}"]) for k in layers),
-        **{name: part[f"blocks/{name}"] for name in Made._fields if name != "hidden"},
-    )
-    features: Any = {name: part[f"context/{name}"] for name in _FEATURES}
-    features["free_redshift"] = bool(attributes["free_redshift"])
-    record = attributes["record"]
-    record |= {k: tuple(v) for k, v in record.items() if isinstance(v, list)}
-    return Amortised(
-        flow=Flow(
-            blocks=blocks, orders=tuple(tuple(order) for order in attributes["orders"]),
-            **{name: part[f"flow/{name}"] for name in _SCALES},
-        ),
-        context=PhotometricContext(**features),
-        support=_filled(Support, "support", part),
-        noise=_filled(NoiseModel, "noise", part),
-        record=Record(**record),
-        prior=prior or family(record["model"]).prior,
-    )  # fmt: skip
-
-
-_SCALES = ("x_shift", "x_scale", "context_shift", "context_scale")
-_FEATURES = ("softening", "shift", "scale", "redshift_shift", "redshift_scale")
+    return Amortised.load(path, prior=prior)
 
 
 def _check(amortised: Amortised) -> None:
@@ -235,23 +206,6 @@ def _check(amortised: Amortised) -> None:
             raise ValueError(f"expected {name} from low to high, got {limit}")
     # without computing anything: do the layers chain?
     jax.eval_shape(own.log_prob, own.x_shift, own.context_shift)
-
-
-def _filled(cls: Any, group: str, part: dict[str, Array]) -> Any:
-    """An object of arrays from those of a group."""
-    return cls(**{f.name: part[f"{group}/{f.name}"] for f in dataclasses.fields(cls)})
-
-
-def _arrays(amortised: Amortised) -> dict[str, np.ndarray]:
-    blocks = amortised.flow.blocks
-    out = {f"blocks/{n}": getattr(blocks, n) for n in Made._fields if n != "hidden"}
-    for k, (weights, bias) in enumerate(blocks.hidden):
-        out |= {f"blocks/hidden{k}": weights, f"blocks/hidden_bias{k}": bias}
-    out |= {f"flow/{n}": getattr(amortised.flow, n) for n in _SCALES}
-    for name in ("support", "noise"):
-        out |= {f"{name}/{n}": value for n, value in vars(getattr(amortised, name)).items()}
-    out |= {f"context/{n}": getattr(amortised.context, n) for n in _FEATURES}
-    return {name: np.asarray(value, np.float32) for name, value in out.items()}
 
 
 def simulate(
