@@ -34,7 +34,6 @@ from jaxsed.emulators.spectral.emulator import spectral_window
 from jaxsed.emulators.spectral.provabgs import (
     BURST_INPUTS,
     SMOOTH_INPUTS,
-    Screen,
     provabgs_spectrum,
 )
 from jaxsed.emulators.validation.spectral import SpectrumErrors
@@ -49,6 +48,7 @@ from jaxsed.infer.amortised.context import photometric_context
 from jaxsed.infer.amortised.simulator import NoiseModel
 from jaxsed.infer.amortised.support import Support
 from jaxsed.nets import mlp, resnet3d
+from jaxsed.rest_frame.dust_curves import KriekConroyCurve
 from jaxsed.sps.models.registry import family
 from jaxsed.stars import networks as star_networks
 from jaxsed.stars.autoencoder import Autoencoder, AutoencoderSettings, _init
@@ -141,7 +141,7 @@ def spectrum(
 
 def provabgs() -> ProvabgsSpectrum:
     rng = np.random.default_rng(3)
-    screen = Screen(*(jnp.asarray(rng.random(WAVE.size), float) for _ in range(3)),
+    screen = KriekConroyCurve(*(jnp.asarray(rng.random(WAVE.size), float) for _ in range(3)),
                     jnp.array([0.85, -1.9]))  # fmt: skip
     return provabgs_spectrum(
         spectrum(SMOOTH_INPUTS, ("gelu_tanh",), 4), spectrum(BURST_INPUTS, ("gelu_tanh",), 5),
