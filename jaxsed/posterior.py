@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax import Array
 
 from jaxsed import infer
 from jaxsed.bands.filters import Filter, load_filter
+from jaxsed.core.types import Forward, Key, PyTree, Row
 from jaxsed.cosmology import COSMOLOGIES, same
 from jaxsed.infer import Method, Samples
 from jaxsed.likelihood.photometry import DETECTION, MISSING, UPPER_LIMIT
@@ -101,11 +101,11 @@ class Posterior(Samples):
 
 
 def sample(
-    key: Array,
+    key: Key,
     problem: Problem,
     method: Method | infer.FlowImportance | str = "hmc",
     *,
-    derive: Any = None,
+    derive: PyTree = None,
     **options: Any,
 ) -> Posterior:
     """Draw from the posterior of one galaxy or of a batch; see `jaxsed.infer.sample`.
@@ -176,7 +176,7 @@ class _Row:
     def table(self) -> dict[str, np.ndarray]:
         return {"method": np.array([self._posterior.diagnostics.method])}
 
-    def row(self, id: Any) -> int:
+    def row(self, id: Row) -> int:
         return 0
 
     def summary(self, name: str) -> np.ndarray:
@@ -193,10 +193,10 @@ class _Row:
             return np.array([(residual**2).sum(axis=-1).min()])
         return np.array([getattr(self._posterior.diagnostics, name)])
 
-    def draws(self, id: Any = None, *, row: int | None = None) -> dict[str, np.ndarray]:
+    def draws(self, id: Row = None, *, row: int | None = None) -> dict[str, np.ndarray]:
         return self._draws
 
-    def per_galaxy(self, id: Any = None, *, row: int | None = None) -> dict[str, np.ndarray]:
+    def per_galaxy(self, id: Row = None, *, row: int | None = None) -> dict[str, np.ndarray]:
         forward: Any = self._posterior.problem.forward
         return {"sfh_age": np.asarray(forward.stars.axis.age)}
 
@@ -208,7 +208,7 @@ def _pivots(forward: Any) -> np.ndarray:
     return np.array([curve.pivot for curve in forward.record.curves])
 
 
-def _config(forward: Any) -> str:
+def _config(forward: Forward) -> str:
     """What the pictures read of a configuration: the errors hold their floor already."""
     own = getattr(forward, "cosmology", COSMOLOGIES["planck15"])
     names = [name for name, known in COSMOLOGIES.items() if same(own, known)]

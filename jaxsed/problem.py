@@ -7,7 +7,7 @@ model is shared.  `axes` is the `in_axes` that maps over such a batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,6 +16,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.core.types import Forward, Prediction, Prior, Theta
 from jaxsed.likelihood import Data
 from jaxsed.params import Constrained
 
@@ -23,13 +24,13 @@ from jaxsed.params import Constrained
 class Evaluation(NamedTuple):
     """A problem at one point."""
 
-    theta: Any
+    theta: Theta
     """The parameters."""
     u: Array
     """[dimension] their standard-normal coordinates under the prior."""
     excess: Array
     """Log prior density in excess of ``-u.u / 2``, see `params.constrain`."""
-    prediction: Any
+    prediction: Prediction
     """What the forward model says about the data."""
 
 
@@ -40,12 +41,12 @@ class Transform(Protocol):
     """
 
     def evaluate(
-        self, prior: Any, forward: Callable[[Any], Any], data: Any, x: Array
+        self, prior: Prior, forward: Forward, data: Any, x: Array
     ) -> tuple[Constrained, Any]:
         """Theta at sampled coordinates x [dimension], and the prediction there."""
 
     def unconstrain(
-        self, prior: Any, forward: Callable[[Any], Any], data: Any, theta: Any
+        self, prior: Prior, forward: Forward, data: Any, theta: Theta
     ) -> Array:
         """[dimension] sampled coordinates of a theta inside the prior's support."""
 
@@ -55,14 +56,14 @@ class PriorCoordinates:
     """The coordinates of the prior as they are, see `params.constrain`."""
 
     def evaluate(
-        self, prior: Any, forward: Callable[[Any], Any], data: Any, x: Array
+        self, prior: Prior, forward: Forward, data: Any, x: Array
     ) -> tuple[Constrained, Any]:
         """Theta at coordinates x [dimension], and the prediction there."""
         at = params.constrain(prior, x)
         return at, forward(at.theta)
 
     def unconstrain(
-        self, prior: Any, forward: Callable[[Any], Any], data: Any, theta: Any
+        self, prior: Prior, forward: Forward, data: Any, theta: Theta
     ) -> Array:
         """[dimension] coordinates of a theta inside the prior's support."""
         return params.unconstrain(prior, theta)
@@ -75,9 +76,9 @@ class Problem:
     Samplers move in coordinates ``x`` [dimension].
     """
 
-    prior: Any
+    prior: Prior
     """Theta of distributions; numbers where a parameter is known."""
-    forward: Callable[[Any], Any]
+    forward: Forward
     """``forward(theta) -> prediction`` of the kind that `data` takes (for `Photometry` fluxes
     [band] in maggies)."""
     data: Data
@@ -102,19 +103,19 @@ class Problem:
         at, prediction = self._transform.evaluate(self.prior, self.forward, self.data, x)
         return Evaluation(*at, prediction)
 
-    def constrain(self, x: Array) -> Any:
+    def constrain(self, x: Array) -> Theta:
         """Theta at coordinates `x`."""
         return self.evaluate(x).theta
 
-    def unconstrain(self, theta: Any) -> Array:
+    def unconstrain(self, theta: Theta) -> Array:
         """Coordinates of a theta inside the prior's support."""
         return self._transform.unconstrain(self.prior, self.forward, self.data, theta)
 
-    def residuals(self, prediction: Any) -> Array:
+    def residuals(self, prediction: Prediction) -> Array:
         """[residual] residuals whose squares sum to chi-square, in units of the uncertainties."""
         return self.data.residuals(prediction)
 
-    def log_likelihood(self, prediction: Any) -> Array:
+    def log_likelihood(self, prediction: Prediction) -> Array:
         """Log likelihood of a prediction, up to a constant."""
         return self.data.log_likelihood(prediction)
 
@@ -129,7 +130,7 @@ class Problem:
         value = self.logdensity(x)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    def chi2(self, prediction: Any) -> Array:
+    def chi2(self, prediction: Prediction) -> Array:
         """Sum of squared residuals."""
         return jnp.sum(self.residuals(prediction) ** 2)
 

@@ -14,13 +14,13 @@ the square in the textbook derivative 1 / sqrt(x^2 + 1) has long overflowed.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.core.types import Theta
 from jaxsed.cosmology import Cosmology, distance_modulus
 
 POGSON = 2.5 * math.log10(math.e)
@@ -71,7 +71,7 @@ def softening_flux(mu_0: float = DEFAULT_MU_0) -> float:
     return 10.0 ** (-0.4 * mu_0)
 
 
-def ln_amplitude(theta: Any, cosmology: Cosmology) -> Array:
+def ln_amplitude(theta: Theta, cosmology: Cosmology) -> Array:
     """ln of a galaxy's flux over that of 10^10 Msun formed at 10 pc: mass and distance, exactly.
 
     Of a theta with `log_mass_formed` and `redshift`.  Closer than 10 pc counts as 10 pc, which

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from jaxsed.catalog import flags
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.diagnostics import Diagnostics, Goodness, described, rows_of
+from jaxsed.core.types import Numbers
 
 PERCENTILES = (15.865525393, 50.0, 84.134474607)  # -1, 0, +1 sigma of a Gaussian
 
@@ -35,7 +36,7 @@ class ChunkResult(NamedTuple):
     def rows(self, rows: Any) -> ChunkResult:
         """Some of the galaxies."""
 
-        def cut(value: Any) -> Any:
+        def cut(value: Numbers) -> Any:
             if isinstance(value, Mapping):
                 return {name: np.asarray(each)[rows] for name, each in value.items()}
             if isinstance(value, Goodness | Diagnostics):

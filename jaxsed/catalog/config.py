@@ -34,6 +34,7 @@ from jaxsed.catalog.config_types import (
 from jaxsed.catalog.units import flux_unit
 from jaxsed.core.diagnostics import Diagnostics, Goodness, described
 from jaxsed.core.errors import JaxsedError, nearest, user_errors
+from jaxsed.core.types import Numbers
 from jaxsed.cosmology import COSMOLOGIES
 from jaxsed.infer.methods import METHODS
 from jaxsed.io.text import parse_toml, read_text
@@ -55,12 +56,12 @@ RENAMED = {"lanes": "slots"}
 _RULES = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _flux_unit(value: Any) -> Any:
+def _flux_unit(value: Numbers) -> Any:
     flux_unit(value if isinstance(value, str) else repr(value))
     return value
 
 
-def _birth_cloud_age(value: Any) -> Any:
+def _birth_cloud_age(value: Numbers) -> Any:
     if isinstance(value, str):
         value = BIRTH_CLOUD_AGES.get(value, value)
     if value is None:
@@ -231,7 +232,7 @@ class Config:
 Section = TypeVar("Section")
 
 
-def _section(cls: type[Section], where: str, raw: Any) -> Section:
+def _section(cls: type[Section], where: str, raw: Numbers) -> Section:
     if not isinstance(raw, dict):
         raise JaxsedError(f"{where}: expected a section of key = value lines, got {raw!r}.")
     if cls is SamplerConfig:
@@ -257,7 +258,7 @@ def _section(cls: type[Section], where: str, raw: Any) -> Section:
         raise JaxsedError(f"{where}: {name}: got {raw[name]!r}; {words}") from None
 
 
-def _prior(where: str, raw: Any) -> dict[str, PriorConfig]:
+def _prior(where: str, raw: Numbers) -> dict[str, PriorConfig]:
     if not isinstance(raw, dict):
         raise JaxsedError(f"{where}: expected a section of parameters, got {raw!r}.")
     priors = {}

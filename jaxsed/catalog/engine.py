@@ -22,6 +22,7 @@ from jaxsed.catalog.predictors import Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.diagnostics import Goodness
 from jaxsed.core.errors import JaxsedError
+from jaxsed.core.types import Prior, PyTree, Theta
 from jaxsed.infer.samplers.base import Method
 from jaxsed.likelihood import (
     STARLIGHT_LIMIT,
@@ -243,11 +244,11 @@ class Engine:
         lost = np.median(share.reshape(len(share), -1, share.shape[-1]), axis=1) < LITTLE_WEIGHT
         return np.where(lost.any(axis=1), int(Flag.DUST_EMISSION), 0)
 
-    def _prior(self, redshift: np.ndarray) -> Any:
+    def _prior(self, redshift: np.ndarray) -> Prior:
         """Priors of a batch: leaves with a galaxy axis."""
         free = self.plan.redshift
 
-        def one(z: Array) -> Any:
+        def one(z: Array) -> PyTree:
             if free is not None:
                 z = params.distribution("uniform", free.low + 0.0 * z, free.high + 0.0 * z)
             own = self.galaxies.prior(z, self.plan.model.cosmology)
@@ -256,7 +257,7 @@ class Engine:
         z = redshift if free is None else np.zeros_like(redshift)
         return jax.vmap(one)(jnp.asarray(z, dtype=float))
 
-    def _sampled(self, theta: Any) -> dict[str, np.ndarray]:
+    def _sampled(self, theta: Theta) -> dict[str, np.ndarray]:
         fields = theta._asdict()
         if self.plan.redshift is None:
             fields.pop("redshift")
@@ -312,7 +313,7 @@ def _weights(data: RedshiftedPhotometry, redshift: Array) -> Array:
     return jax.vmap(draws)(data, redshift)
 
 
-def _over_draws(function, theta: Any) -> Any:
+def _over_draws(function, theta: Theta) -> PyTree:
     """Apply a function of one theta to draws [galaxy, chain, draw], a block at a time."""
     shape = np.shape(theta.log_mass_formed)
     full = type(theta)(*(_fill(np.asarray(v), shape) for v in theta))
@@ -337,5 +338,5 @@ def _contains(emulator, theta):
     return jax.vmap(emulator.inside)(theta)
 
 
-def _inside(emulator, theta: Any) -> np.ndarray:
+def _inside(emulator, theta: Theta) -> np.ndarray:
     return _over_draws(partial(_contains, emulator), theta)

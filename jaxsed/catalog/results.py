@@ -13,6 +13,7 @@ from jaxsed.catalog import flags
 from jaxsed.catalog.result_file import open_results
 from jaxsed.core.diagnostics import NEVER, WHERE_FOUND, Diagnostics, Goodness, described
 from jaxsed.core.errors import JaxsedError, nearest
+from jaxsed.core.types import Row
 from jaxsed.io import hdf5
 from jaxsed.io.outputs import check_table_path, save_table
 
@@ -120,7 +121,7 @@ class Results:
         """Names of all parameters and derived quantities."""
         return tuple(self._summaries)
 
-    def row(self, id: Any) -> int:
+    def row(self, id: Row) -> int:
         """The row of an id.  Raises JaxsedError where there is none, or more than one."""
         rows = np.flatnonzero(self.ids == str(id))
         if len(rows) == 0:
@@ -156,7 +157,7 @@ class Results:
             names = file.names(group) if group in file else []
             return {name: file.row(f"{group}/{name}", row) for name in names}
 
-    def draws(self, id: Any = None, *, row: int | None = None) -> dict[str, Array]:
+    def draws(self, id: Row = None, *, row: int | None = None) -> dict[str, Array]:
         """Stored draws of one galaxy: name -> [chain, draw], or [chain, draw, k] for a vector.
 
         Parameters come first, then derived quantities.  Give the id, or the row (from 0).
@@ -164,13 +165,13 @@ class Results:
         row = self.row(id) if row is None else row
         return self._read_row("draws/theta", row) | self._read_row("draws/derived", row)
 
-    def log_density(self, id: Any = None, *, row: int | None = None) -> Array:
+    def log_density(self, id: Row = None, *, row: int | None = None) -> Array:
         """Log density of the stored draws of one galaxy [chain, draw]."""
         row = self.row(id) if row is None else row
         with open_results(self.path) as file:
             return file.row("draws/log_density", row)
 
-    def per_galaxy(self, id: Any = None, *, row: int | None = None) -> dict[str, Array]:
+    def per_galaxy(self, id: Row = None, *, row: int | None = None) -> dict[str, Array]:
         """What has one value per galaxy, not per draw, such as the time axis of a history."""
         return self._read_row("per_galaxy", self.row(id) if row is None else row)
 
@@ -182,7 +183,7 @@ class Results:
                 return np.full((len(self), 3, len(self.band_names)), np.nan, np.float32)
             return file.array("predicted_flux", shape=(len(self), 3, len(self.band_names)))
 
-    def to_arviz(self, id: Any = None, *, row: int | None = None) -> Any:
+    def to_arviz(self, id: Row = None, *, row: int | None = None) -> Any:
         """One galaxy as arviz InferenceData (a DataTree from arviz 1.0 on)."""
         import arviz
 

@@ -48,6 +48,7 @@ from jaxsed.catalog.run_folder import (
 )
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.errors import JaxsedError
+from jaxsed.core.types import Numbers
 from jaxsed.io import files
 from jaxsed.io.locks import Held, Lock, describe
 
@@ -396,6 +397,6 @@ class ResultWriter:
             path.unlink(missing_ok=True)
 
 
-def _short(value: Any) -> str:
+def _short(value: Numbers) -> str:
     text = "none" if value is None else str(value)
     return text[:10] + "..." if len(text) > 40 else text

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from jaxsed.core.types import Numbers
+
 RHAT_BAR = 1.01
 """A posterior has converged below this R-hat (Vehtari+ 2021)."""
 
@@ -96,7 +98,7 @@ class Diagnostics:
         "i8", "values of the log density without a gradient, likewise", NEVER
     )
 
-    def passes(self) -> Any:
+    def passes(self) -> Numbers:
         """Whether a posterior has converged: R-hat < 1.01 and bulk and tail ESS >= 400.
 
         A not-a-number anywhere fails.

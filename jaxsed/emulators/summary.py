@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxsed.core.types import Model
 from jaxsed.emulators.photometric.stitched import StitchedEmulator
 from jaxsed.emulators.registry import PREFIX, SPECTRUM_PREFIX, load_emulator
 from jaxsed.emulators.spectral.emulator import SpectrumEmulator
@@ -67,7 +68,7 @@ def _range(wave: np.ndarray) -> str:
     return f"{wave.min() / 1e4:.2g} to {wave.max() / 1e4:.3g} µm"
 
 
-def _redshifts(emulator: Any) -> str:
+def _redshifts(emulator: Model) -> str:
     if "redshift" not in emulator.feature_names:
         return "any"
     z = emulator.feature_names.index("redshift")

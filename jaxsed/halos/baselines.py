@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsed.core.types import Numbers
 from jaxsed.halos.boxes import (
     EDGES,
     Features,
@@ -116,9 +117,9 @@ def fit_baseline(
     halos: Halos,
     kind: str,
     *,
-    edges: Any = EDGES,
+    edges: Numbers = EDGES,
     v_peak_min: float = V_PEAK_CUT,
-    features: Any = None,
+    features: Numbers = None,
     seed: int = 0,
 ) -> Baseline:
     """Learn from boxes whose galaxies are known.
@@ -212,7 +213,7 @@ def _ridge(blank: Baseline, x: np.ndarray, n: np.ndarray) -> tuple[Baseline, np.
     return found, mean_of_roots(unseen, variance)
 
 
-def mean_of_roots(root: np.ndarray, variance: Any) -> np.ndarray:
+def mean_of_roots(root: np.ndarray, variance: Numbers) -> np.ndarray:
     """[.., bin] mean number whose root, as the ridge takes it, has this mean and variance.
 
     With y = sqrt(n + 3/8), E[n] = E[y]^2 + Var[y] - 3/8: the square of the mean root alone is too

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Key, Numbers
 from jaxsed.halos.catalogue import V_PEAK, Halos
 
 EDGES = tuple(np.round(np.linspace(10.2, 11.6, 15), 10).tolist())
@@ -29,9 +30,9 @@ all others several times as large."""
 class Box(NamedTuple):
     """One box, with room for more halos than it has."""
 
-    position: Any
+    position: Numbers
     """[slot, 3] from 0 to 1."""
-    features: Any
+    features: Numbers
     """[slot, feature] standardised."""
     present: Any
     """[slot] one, or zero where there is no halo."""
@@ -132,7 +133,7 @@ def paint(box: Box, voxels: int) -> Array:
     return jnp.concatenate([total[:, :1], mean], axis=1).reshape(voxels, voxels, voxels, -1)
 
 
-def turned(key: Array, box: Box, periodic: bool) -> Box:
+def turned(key: Key, box: Box, periodic: bool) -> Box:
     """The box in one of the 48 orientations of a cube, and if it is periodic, moved at random."""
     key_shift, key_order, key_flip = jax.random.split(key, 3)
     place = box.position
@@ -143,7 +144,7 @@ def turned(key: Array, box: Box, periodic: bool) -> Box:
     return box._replace(position=place)
 
 
-def galaxy_counts(halos: Halos, edges: Any = EDGES) -> np.ndarray:
+def galaxy_counts(halos: Halos, edges: Numbers = EDGES) -> np.ndarray:
     """[box, bin] galaxies, in bins of log10 stellar mass in Msun.
 
     Raises ValueError where the stellar masses are not known.
@@ -154,7 +155,7 @@ def galaxy_counts(halos: Halos, edges: Any = EDGES) -> np.ndarray:
     return counts
 
 
-def bin_of(halos: Halos, edges: Any) -> tuple[np.ndarray, np.ndarray]:
+def bin_of(halos: Halos, edges: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """[halo] the bin of log10 stellar mass in Msun of each galaxy, and whether it is in one.
 
     Raises ValueError where the stellar masses are not known.
@@ -167,7 +168,7 @@ def bin_of(halos: Halos, edges: Any) -> tuple[np.ndarray, np.ndarray]:
     return number, (number >= 0) & (number < len(edges) - 1)
 
 
-def check_edges(edges: Any) -> np.ndarray:
+def check_edges(edges: Numbers) -> np.ndarray:
     """[bin + 1]; ValueError unless they increase."""
     found = np.asarray(edges, float)
     if found.ndim != 1 or found.size < 2 or not (np.diff(found) > 0).all():
@@ -175,6 +176,6 @@ def check_edges(edges: Any) -> np.ndarray:
     return found
 
 
-def mass_function(count: Any, edges: Any, volume: float) -> np.ndarray:
+def mass_function(count: Any, edges: Numbers, volume: float) -> np.ndarray:
     """phi [.., bin] in Mpc^-3 dex^-1 of counts in boxes of a volume in Mpc^3."""
     return np.asarray(count) / (np.diff(np.asarray(edges, float)) * volume)

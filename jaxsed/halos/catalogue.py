@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsed.core.types import Numbers
 from jaxsed.io import files, hdf5
 from jaxsed.io.limits import one_line
 from jaxsed.io.tables import check_table
@@ -86,7 +87,7 @@ class Halos:
 
 def halos(
     box: Any,
-    position: Any,
+    position: Numbers,
     features: Mapping[str, Any],
     *,
     box_size: float,
@@ -157,7 +158,7 @@ def halos(
     return unsorted._rows(rows)
 
 
-def _column(name: str, values: Any, n: int, source: str) -> np.ndarray:
+def _column(name: str, values: Numbers, n: int, source: str) -> np.ndarray:
     found = np.array(values, np.float32)
     if found.shape != (n,):
         raise ValueError(f"{source}: expected {name} [{n} halos], got shape {found.shape}")
@@ -183,7 +184,7 @@ def _check_positive(name: str, values: np.ndarray, unit: str, source: str) -> No
         )
 
 
-def _masses(values: Any, n: int, source: str) -> np.ndarray:
+def _masses(values: Numbers, n: int, source: str) -> np.ndarray:
     unit = "Msun, 0 where a halo has no galaxy"
     found = _not_negative("stellar_mass", values, n, unit, source)
     if found.size and 0 < found.max() < LARGEST_LOG:
@@ -194,7 +195,7 @@ def _masses(values: Any, n: int, source: str) -> np.ndarray:
     return found
 
 
-def _not_negative(name: str, values: Any, n: int, unit: str, source: str) -> np.ndarray:
+def _not_negative(name: str, values: Numbers, n: int, unit: str, source: str) -> np.ndarray:
     found = np.array(values, float)
     if found.shape != (n,):
         raise ValueError(f"{source}: expected {name} [{n} halos], got shape {found.shape}")

@@ -19,6 +19,7 @@ from jax import Array
 from jax.scipy.special import erfc
 
 from jaxsed import params
+from jaxsed.core.types import Numbers, Parameter
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
 
@@ -42,21 +43,21 @@ MASSES = (11.0, 12.0, 13.0, 14.0)
 class Relation(NamedTuple):
     """Parameters of the relation at one redshift; masses in Msun without h."""
 
-    log10_m1: Any
+    log10_m1: Parameter
     """log10 of the peak mass where the relation turns."""
-    log10_efficiency: Any
+    log10_efficiency: Parameter
     """log10 of the ratio of stellar mass to M1 there, but for a factor of order one."""
-    alpha: Any
+    alpha: Parameter
     """Slope below M1."""
-    beta: Any
+    beta: Parameter
     """Slope above."""
-    delta: Any
+    delta: Parameter
     """Width of the bump, in dex."""
-    log10_gamma: Any
+    log10_gamma: Parameter
     """log10 of the height of the bump, in dex."""
-    scatter: Any
+    scatter: Parameter
     """dex of true stellar mass at a peak mass."""
-    ln_satellites: Any
+    ln_satellites: Parameter
     """ln of the number of satellites over that expected."""
 
 
@@ -83,7 +84,7 @@ def stellar_mass(theta: Relation, log_mass: Array) -> Array:
     return theta.log10_m1 + theta.log10_efficiency - powers / params.LN10 + bump(theta, x)
 
 
-def bump(theta: Relation, x: Any) -> Array:
+def bump(theta: Relation, x: Numbers) -> Array:
     """dex that the bump adds at dex x above M1."""
     return 10**theta.log10_gamma * jnp.exp(-0.5 * (x / theta.delta) ** 2)
 
@@ -121,7 +122,7 @@ class GalaxyHalo:
 
 
 def galaxy_halo(
-    edges: Any, *, redshift: float = 0.1, hubble: float = 0.678, matter: float = 0.307,
+    edges: Numbers, *, redshift: float = 0.1, hubble: float = 0.678, matter: float = 0.307,
     baryons: float = 0.048, sigma8: float = 0.823, tilt: float = 0.96,
 ) -> GalaxyHalo:  # fmt: skip
     """The model for bins of stellar mass, in a flat cosmology; by default that of Bolshoi-Planck.
@@ -224,7 +225,7 @@ def prior() -> Relation:
 
 
 def connection_problem(
-    edges: Any, phi: Any, error: Any, *, floor: float = FLOOR, **cosmology: Any
+    edges: Numbers, phi: Any, error: Numbers, *, floor: float = FLOOR, **cosmology: Any
 ) -> Problem:
     """The posterior of a `Relation` given an observed mass function, for `jaxsed.sample`.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsed.core.types import Numbers
 from jaxsed.halos.boxes import Features
 from jaxsed.halos.catalogue import Halos
 from jaxsed.halos.trees import Trees, of_sklearn
@@ -59,7 +60,7 @@ class HaloForest(Component, kind="halo forest", names={"trees/depth": "depth"}):
 def fit_forest(
     halos: Halos,
     *,
-    features: Any = None,
+    features: Numbers = None,
     lowest: float = 0.0,
     grid: dict[str, list[Any]] | None = None,
     seed: int = 0,

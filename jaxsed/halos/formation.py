@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Numbers
 from jaxsed.halos.boxes import bin_of
 from jaxsed.halos.catalogue import Halos
 
@@ -27,7 +28,7 @@ class Formation(NamedTuple):
     """Galaxies that are quiescent."""
     forming: Any
     """Galaxies that are not."""
-    log_sfr: Any
+    log_sfr: Numbers
     """Mean log10 of the star formation rate in Msun/yr of the latter; zero where there is none."""
 
 
@@ -49,13 +50,13 @@ class Shares(NamedTuple):
     """Share of the galaxies that are quiescent."""
     quiescent_std: Any
     """How far the share in a box lies from it."""
-    log_sfr: Any
+    log_sfr: Numbers
     """Mean log10 star formation rate in Msun/yr of the others."""
     log_sfr_std: Any
     """dex that the mean in a box lies from it."""
 
 
-def formation(halos: Halos, edges: Any) -> Formation:
+def formation(halos: Halos, edges: Numbers) -> Formation:
     """Count quiescent and star-forming galaxies in bins of log10 stellar mass in Msun.
 
     Raises ValueError where stellar masses or star formation rates are not known.

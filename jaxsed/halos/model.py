@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed.core import flags
+from jaxsed.core.types import PyTree
 from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import Box, Features, check_edges, mass_function, pack
 from jaxsed.halos.catalogue import Halos
@@ -211,7 +212,7 @@ class HaloModel(
         self.record.check(halos)
         halos = halos.above(self.record.v_peak_min)
 
-        def run(rows: np.ndarray) -> Any:
+        def run(rows: np.ndarray) -> PyTree:
             packed = pack(halos.take(rows), self.record.features, self.record.slots)
             return _predict_batch(self, packed)
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from jaxsed.core.types import Key, Numbers
 from jaxsed.halos.boxes import Box, paint
 from jaxsed.nets import mlp, resnet3d
 
@@ -55,7 +56,7 @@ class Outputs(NamedTuple):
     """[bin] ln of the variance of the number beyond that of a Poisson law, over its square."""
     logit: Any = None
     """[bin] of the share of quiescent galaxies, less the typical one."""
-    log_sfr: Any = None
+    log_sfr: Numbers = None
     """[bin] dex of the others' mean star formation rate, less the typical one."""
 
 
@@ -71,7 +72,7 @@ class Network:
     forming: bool = struct.field(pytree_node=False, default=False)
     """Whether star formation is told as well."""
 
-    def __call__(self, box: Box, key: Array | None = None) -> Outputs:
+    def __call__(self, box: Box, key: Key | None = None) -> Outputs:
         """Numbers of galaxies of one box; `key` draws the dropout, if any."""
         field = paint(box, self.resnet.voxels)
         extra = None if self.census is None else self._census(box)
@@ -96,7 +97,7 @@ class Network:
 
 
 def init(
-    key: Array,
+    key: Key,
     features: int,
     bins: int,
     *,

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key, Numbers
 from jaxsed.halos import formation, networks
 from jaxsed.halos.boxes import (
     EDGES,
@@ -46,7 +47,7 @@ class Batch(NamedTuple):
     """Boxes and what is in them."""
 
     boxes: Box
-    counts: Any
+    counts: Numbers
     """[box, bin] galaxies."""
     formation: Formation | None = None
     """Their star formation, where it is known."""
@@ -90,13 +91,13 @@ class HaloSettings:
             raise ValueError(f"a covariance needs the loss 'chi2', got {self.loss!r}")
 
 
-def chi2(mean: Any, counts: Any, floor: float = FLOOR) -> Any:
+def chi2(mean: Numbers, counts: Numbers, floor: float = FLOOR) -> Numbers:
     """[..] sum over bins of (mean - n)^2 / (n + floor): Poisson variances of what was observed."""
     return ((mean - counts) ** 2 / (counts + floor)).sum(axis=-1)
 
 
 def train(
-    key: Array,
+    key: Key,
     halos: Halos,
     *,
     settings: HaloSettings | None = None,
@@ -165,7 +166,7 @@ def train(
     return calibrated(model, halos.take(held), counts[held], stars[1]), histories
 
 
-def split(key: Array, boxes: int) -> tuple[np.ndarray, np.ndarray]:
+def split(key: Key, boxes: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the boxes to learn from, and of those to keep apart."""
     order = np.asarray(jax.random.permutation(key, boxes))
     held = max(1, round(VALIDATION * boxes))
@@ -217,7 +218,7 @@ def loss_of(
             stars = formation.misfit(outputs.logit, outputs.log_sfr, known, usual)
         return fit_of + scatter + stars + settings.smoothness * rough
 
-    def loss(network: Network, batch: Batch, key: Array) -> Array:
+    def loss(network: Network, batch: Batch, key: Key) -> Array:
         key_turn, key_drop = jax.random.split(key)
         n = batch.counts.shape[0]
         boxes = jax.vmap(lambda k, box: turned(k, box, settings.periodic))(

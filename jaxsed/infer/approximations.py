@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.infer.laplace import laplace
 from jaxsed.problem import Problem
 
 
 def pathfinder(
-    key: Array, problem: Problem, *, draws: int = 1000, starts: int = 8
+    key: Key, problem: Problem, *, draws: int = 1000, starts: int = 8
 ) -> tuple[Array, Array]:
     """Draws from the best Gaussian along an optimisation path (Zhang+ 2022), with log weights.
 

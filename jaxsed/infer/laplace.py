@@ -16,6 +16,7 @@ from jax import Array
 
 from jaxsed.core import linear_algebra
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.problem import Problem
 
 MAX_STEPS = 40
@@ -47,7 +48,7 @@ class _Step(NamedTuple):
     damping: Array
 
 
-def laplace(key: Array, problem: Problem, *, starts: int = 8, spread: float = 1.0) -> Laplace:
+def laplace(key: Key, problem: Problem, *, starts: int = 8, spread: float = 1.0) -> Laplace:
     """Best of several Levenberg-Marquardt descents for one galaxy, with its covariance.
 
     Args:

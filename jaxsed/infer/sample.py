@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxsed import params
 from jaxsed.core.keys import typed_keys
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.amortised.method import FlowImportance, by_flow
 from jaxsed.infer.methods import method_of, options_of
 from jaxsed.infer.samplers.base import KernelMethod, Method, SingleCallMethod
@@ -30,13 +30,13 @@ Keep = Callable[[np.ndarray, Callable[[np.ndarray], Samples]], Any]
 
 
 def sample(
-    key: Array,
+    key: Key,
     problem: Problem,
     method: Method | FlowImportance | str = DEFAULT,
     *,
     fallback: Sequence[Method | str] = (),
     slots: int = 256,
-    derive: Any = None,
+    derive: PyTree = None,
     report: Report | None = None,
     keep: Keep | None = None,
 ) -> Samples:

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.diagnostics import Diagnostics, rows_of
+from jaxsed.core.types import Numbers, Theta
 
 
 class Convergence(NamedTuple):
@@ -35,13 +36,13 @@ class Samples:
     ``samples[name]`` are the draws of a parameter or derived quantity [galaxy, chain, draw, ...].
     """
 
-    theta: Any
+    theta: Theta
     """Theta of arrays [galaxy, chain, draw, ...]."""
     x: np.ndarray
     """[galaxy, chain, draw, dimension] coordinates of the problem."""
     log_density: np.ndarray
     """[galaxy, chain, draw] log density of `x`, up to a constant."""
-    flux: Any
+    flux: Numbers
     """[galaxy, chain, draw, band] model fluxes in maggies; None if the data are a spectrum alone,
     of which nothing is kept."""
     derived: dict[str, np.ndarray]

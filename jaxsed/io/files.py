@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from jaxsed.core.types import Numbers
 from jaxsed.io import hdf5
 from jaxsed.io.limits import one_line
 
@@ -85,7 +86,7 @@ class _Disk:
     ends.  So it is not told: the first error is kept, and what comes after it is dropped.
     """
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Numbers) -> None:
         self._raw = raw
         self.error: OSError | None = None
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple, Union
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Numbers
+
 AS_ARRAY, AS_JSON = "as array", "as JSON"
 """Markers of fields; see `jaxsed.io.components`."""
 
@@ -149,7 +151,7 @@ def defaults_of(cls: Any) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def _same(value: Any) -> Any:
+def _same(value: Numbers) -> Any:
     return value
 
 

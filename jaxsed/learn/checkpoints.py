@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsed.core.types import Model
 from jaxsed.io import files, hdf5
 
 _FORMAT = "jaxsed training checkpoint 1"
@@ -22,7 +23,7 @@ class Checkpoint(NamedTuple):
     records: list[tuple]
 
 
-def identity(key: jax.Array, settings, model: Any) -> str:
+def identity(key: jax.Array, settings, model: Model) -> str:
     """Digest of what must not change between the parts of one run.
 
     Limits on time and epochs are left out: a run may be given more of them.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxsed.core.types import Numbers
 
-def mahalanobis(x: Any, centre: Any, whiten: Any) -> Any:
+
+def mahalanobis(x: Numbers, centre: Any, whiten: Any) -> Any:
     """[..] distances (Mahalanobis 1936) of x [.., number] from the centre [number].
 
     `whiten` [number, number] times a difference has uncorrelated parts of unit variance.

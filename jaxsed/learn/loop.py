@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.learn import checkpoints
 from jaxsed.learn.progress import ProgressLine
 from jaxsed.learn.settings import FitSettings, History, Stage, make_optimizer
@@ -52,7 +53,7 @@ class Progress(NamedTuple):
 
 
 def fit(
-    key: Array,
+    key: Key,
     model: Model,
     loss: Loss,
     data: Data,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 import jaxsed
+from jaxsed.core.types import Numbers
 from jaxsed.learn.settings import History
 
 
@@ -61,5 +62,5 @@ def training_record(key: jax.Array, settings: Any, history: History) -> Training
     )
 
 
-def _as_list(value: Any) -> Any:
+def _as_list(value: Numbers) -> Any:
     return np.asarray(value).tolist()

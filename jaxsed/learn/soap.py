@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsed.core.types import Numbers
+
 _PANEL = 32
 _SHIFT = 1e-6
 
@@ -26,7 +28,7 @@ class SoapState(NamedTuple):
     """
 
     count: Any
-    mean: Any
+    mean: Numbers
     square: Any
     left: Any
     right: Any

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from jax import Array
+
+from jaxsed.core.types import Prediction
 
 
 class Data(Protocol):
@@ -13,11 +15,11 @@ class Data(Protocol):
     A *prediction* is what the forward model returns: an array or a tuple of arrays.
     """
 
-    def residuals(self, prediction: Any) -> Array:
+    def residuals(self, prediction: Prediction) -> Array:
         """[residual] independent residuals whose squares sum to chi-square."""
 
-    def log_likelihood(self, prediction: Any) -> Array:
+    def log_likelihood(self, prediction: Prediction) -> Array:
         """Log likelihood up to a constant."""
 
-    def kept(self, prediction: Any) -> Array | None:
+    def kept(self, prediction: Prediction) -> Array | None:
         """[band] the part of the prediction that a sampler keeps of every draw, if any."""

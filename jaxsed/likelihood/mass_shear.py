@@ -7,7 +7,6 @@ away.  This is a shear, whose Jacobian is one, so the posterior is exactly the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.core.types import Forward, Numbers, Prediction, Prior, Theta
 from jaxsed.likelihood.data import Data
 from jaxsed.params import Constrained
 
@@ -25,11 +25,11 @@ MASS = "log_mass_formed"
 class ScalableData(Data, Protocol):
     """Data of light, whose predictions are proportional to the mass."""
 
-    def normal_equation(self, prediction: Any) -> tuple[Array, Array]:
+    def normal_equation(self, prediction: Prediction) -> tuple[Array, Array]:
         """``m C^-1 m`` and ``m C^-1 d`` of model and data: the second over the first is the
         factor on the model that fits best."""
 
-    def rescaled(self, prediction: Any, factor: Array) -> Any:
+    def rescaled(self, prediction: Prediction, factor: Array) -> Numbers:
         """The prediction for a galaxy of `factor` times the mass."""
 
 
@@ -43,7 +43,7 @@ class MassShear:
     """
 
     def evaluate(
-        self, prior: Any, forward: Callable[[Any], Any], data: Any, x: Array
+        self, prior: Prior, forward: Forward, data: Any, x: Array
     ) -> tuple[Constrained, Any]:
         """Theta at sampled coordinates x [dimension], and the prediction there."""
         if not _acts(prior):
@@ -59,7 +59,7 @@ class MassShear:
         return at, data.rescaled(prediction, jnp.exp(params.LN10 * gap))
 
     def unconstrain(
-        self, prior: Any, forward: Callable[[Any], Any], data: Any, theta: Any
+        self, prior: Prior, forward: Forward, data: Any, theta: Theta
     ) -> Array:
         """[dimension] sampled coordinates of a theta inside the prior's support."""
         x = params.unconstrain(prior, theta)
@@ -69,16 +69,16 @@ class MassShear:
         return x.at[_index(prior)].add(-best)
 
 
-def _acts(prior: Any) -> bool:
+def _acts(prior: Prior) -> bool:
     return isinstance(getattr(prior, MASS), dist.Uniform)
 
 
-def _index(prior: Any) -> int:
+def _index(prior: Prior) -> int:
     """Position of the mass among the coordinates."""
     return sum(params.widths(prior)[: prior._fields.index(MASS)])
 
 
-def _best(prior: Any, data: ScalableData, prediction: Any, log_mass: Array) -> Array:
+def _best(prior: Prior, data: ScalableData, prediction: Prediction, log_mass: Array) -> Array:
     """Normal coordinate of the mass that fits best, given a prediction at another mass."""
     norm, overlap = data.normal_equation(prediction)
     norm = norm + 1e-12

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from jaxsed.core.types import Forward, Theta
 from jaxsed.likelihood.photometry import Photometry
 
 STARLIGHT_LIMIT = 25_000.0
@@ -41,7 +41,7 @@ class BandPrediction(NamedTuple):
 class WithRedshift:
     """``model(theta) -> BandPrediction`` from a forward model of the fluxes."""
 
-    forward: Callable[[Any], Array]
+    forward: Forward
     """``forward(theta) -> flux [band]`` in maggies."""
 
     @property
@@ -49,7 +49,7 @@ class WithRedshift:
         """That of the forward model of the fluxes."""
         return getattr(self.forward, "transform", None)
 
-    def __call__(self, theta: Any) -> BandPrediction:
+    def __call__(self, theta: Theta) -> BandPrediction:
         """Fluxes and redshift of one theta."""
         return BandPrediction(self.forward(theta), jnp.asarray(theta.redshift))
 

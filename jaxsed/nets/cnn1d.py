@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Key
+
 Layer = tuple[Array, Array]
 """(weights, bias): [tap, channel in, channel out] of a convolution, [in, out] of a dense layer."""
 
@@ -20,7 +22,7 @@ BLOCK = 32
 
 
 def init_convolutions(
-    key: Array, filters: Sequence[int], taps: int, channels: int = 1, scale: float | None = None
+    key: Key, filters: Sequence[int], taps: int, channels: int = 1, scale: float | None = None
 ) -> tuple[Layer, ...]:
     """One layer for each of `filters`, the numbers of channels that go out.
 
@@ -36,7 +38,7 @@ def init_convolutions(
 
 
 def init_dense(
-    key: Array, inputs: int, outputs: int, scale: float | None = None, gain: float = 2.0
+    key: Key, inputs: int, outputs: int, scale: float | None = None, gain: float = 2.0
 ) -> Layer:
     """A dense layer, with weights as in `init_convolutions`."""
     spread = scale or (gain / inputs) ** 0.5

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Key
+
 LOG_SCALE_LIMIT = 5.0
 """Log scales stay within this, smoothly: no start or odd context can overflow."""
 
@@ -42,7 +44,7 @@ class Made(NamedTuple):
     """[2, variable]."""
 
 
-def init(key: Array, variables: int, context: int, width: int, depth: int = 2) -> Made:
+def init(key: Key, variables: int, context: int, width: int, depth: int = 2) -> Made:
     """Random weights; `depth` is the number of layers between hidden units.
 
     Raises ValueError for sizes below one.
@@ -51,7 +53,7 @@ def init(key: Array, variables: int, context: int, width: int, depth: int = 2) -
         raise ValueError(f"expected positive sizes, got {(variables, context, width, depth)}")
     keys = jax.random.split(key, depth + 3)
 
-    def normal(key: Array, n_in: int, *shape: int, gain: float = 2.0) -> Array:
+    def normal(key: Key, n_in: int, *shape: int, gain: float = 2.0) -> Array:
         return (gain / max(n_in, 1)) ** 0.5 * jax.random.normal(key, shape)
 
     seen = variables + context

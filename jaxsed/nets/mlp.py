@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.core.types import Key
+
 Layers = tuple[tuple[Array, ...], ...]
 """One (W [in, out], b [out], *activation parameters [out]) per layer; the last has none."""
 
@@ -50,7 +52,7 @@ ACTIVATIONS = {
 }
 
 
-def init(key: Array, sizes: Sequence[int], activation: str = "gelu_tanh") -> Layers:
+def init(key: Key, sizes: Sequence[int], activation: str = "gelu_tanh") -> Layers:
     """Random layers for inputs [sizes[0]] and outputs [sizes[-1]], with the widths in between.
 
     Weights are normal with variance gain / n_in (He et al. 2015), biases zero.

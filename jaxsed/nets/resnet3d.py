@@ -19,6 +19,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.types import Key
 from jaxsed.nets import cnn1d
 
 TAPS = 3
@@ -122,7 +123,7 @@ class ResNet:
     """Along each axis."""
     architecture: Architecture = struct.field(pytree_node=False)
 
-    def __call__(self, x: Array, extra: Array | None = None, key: Array | None = None) -> Array:
+    def __call__(self, x: Array, extra: Array | None = None, key: Key | None = None) -> Array:
         """[output] of one field.
 
         Args:
@@ -157,7 +158,7 @@ class ResNet:
 
 
 def init(
-    key: Array,
+    key: Key,
     voxels: int,
     channels: int,
     outputs: int,

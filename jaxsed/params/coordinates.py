@@ -19,12 +19,13 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 from numpyro.distributions.distribution import Independent
 from numpyro.distributions.transforms import AbsTransform
 
+from jaxsed.core.types import Prior
 from jaxsed.params import quantiles
 from jaxsed.params.distributions import FlatDirichlet
 
 
 @singledispatch
-def from_normal(prior: Any, u: Array) -> tuple[Array, Array]:
+def from_normal(prior: Prior, u: Array) -> tuple[Array, Array]:
     """Map standard-normal coordinates to a value of `prior`.
 
     Returns ``(value, excess)``, where ``excess`` is the log density of ``u`` beyond N(0, I): zero
@@ -38,7 +39,7 @@ def from_normal(prior: Any, u: Array) -> tuple[Array, Array]:
 
 
 @singledispatch
-def coordinates(prior: Any) -> int:
+def coordinates(prior: Prior) -> int:
     """Number of standard-normal coordinates of a distribution: of one value, if it has a batch.
 
     Raises as `from_normal` does.
@@ -71,7 +72,7 @@ REASONS = {
 """Why some distributions are refused."""
 
 
-def refusal(prior: Any, reason: str) -> ValueError:
+def refusal(prior: Prior, reason: str) -> ValueError:
     return ValueError(
         f"{type(prior).__name__} cannot be carried to standard-normal coordinates: {reason}"
     )
@@ -97,7 +98,7 @@ def _(prior: dist.Normal, u: Array) -> tuple[Array, Array]:
 
 @from_normal.register(dist.InverseGamma)
 @from_normal.register(dist.Pareto)
-def _(prior: Any, u: Array) -> tuple[Array, Array]:
+def _(prior: Prior, u: Array) -> tuple[Array, Array]:
     # Transformations of others to numpyro, whose quantiles are known by themselves.
     return quantiles.quantile(prior, ndtr(u), ndtr(-u)), jnp.zeros_like(u).sum()
 
@@ -169,7 +170,7 @@ def _(prior: dist.TransformedDistribution, u: Array) -> tuple[Array, Array]:
     return value, excess
 
 
-def _inside(prior: Any, value: Array) -> Array:
+def _inside(prior: Prior, value: Array) -> Array:
     # Rounding can carry a value past the end of the prior, where a density would be zero.
     return jnp.clip(value, prior.low, prior.high)
 
@@ -214,17 +215,17 @@ def _stick_shapes(prior: dist.Dirichlet) -> tuple[Array, Array]:
 @coordinates.register(dist.LowRankMultivariateNormal)
 @coordinates.register(dist.MultivariateStudentT)
 @coordinates.register(dist.GaussianRandomWalk)
-def _(prior: Any) -> int:
+def _(prior: Prior) -> int:
     return prior.event_shape[-1]
 
 
 @from_normal.register(dist.MultivariateNormal)
 @from_normal.register(dist.LowRankMultivariateNormal)
-def _(prior: Any, u: Array) -> tuple[Array, Array]:
+def _(prior: Prior, u: Array) -> tuple[Array, Array]:
     return prior.loc + _scale_tril(prior) @ u, jnp.zeros_like(u).sum()
 
 
-def _scale_tril(prior: Any) -> Array:
+def _scale_tril(prior: Prior) -> Array:
     if isinstance(prior, dist.LowRankMultivariateNormal):
         return jnp.linalg.cholesky(prior.covariance_matrix)
     return prior.scale_tril
@@ -259,7 +260,7 @@ def _(prior: dist.GaussianCopula, u: Array) -> tuple[Array, Array]:
 
 
 @singledispatch
-def to_normal(prior: Any, value: Array) -> Array:
+def to_normal(prior: Prior, value: Array) -> Array:
     """Inverse of `from_normal`: the standard-normal coordinates of a value inside the support.
 
     At most 8 long: in 32-bit no value of a bounded prior is further out.
@@ -290,13 +291,13 @@ def _(prior: dist.LogUniform, value: Array) -> Array:
 
 @to_normal.register(dist.InverseGamma)
 @to_normal.register(dist.Pareto)
-def _(prior: Any, value: Array) -> Array:
+def _(prior: Prior, value: Array) -> Array:
     return quantiles.to_normal(*quantiles.tails(prior, value))
 
 
 @to_normal.register(dist.ExpandedDistribution)
 @to_normal.register(dist.MaskedDistribution)
-def _(prior: Any, value: Array) -> Array:
+def _(prior: Prior, value: Array) -> Array:
     coordinates(prior)
     return to_normal(prior.base_dist, value)
 
@@ -311,7 +312,7 @@ def _(prior: dist.TransformedDistribution, value: Array) -> Array:
 
 @to_normal.register(dist.MultivariateNormal)
 @to_normal.register(dist.LowRankMultivariateNormal)
-def _(prior: Any, value: Array) -> Array:
+def _(prior: Prior, value: Array) -> Array:
     return solve_triangular(_scale_tril(prior), value - prior.loc, lower=True)
 
 

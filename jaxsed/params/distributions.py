@@ -11,6 +11,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from jaxsed.core.types import PyTree
 from jaxsed.params import quantiles
 
 DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], Callable[..., dist.Distribution]]] = {
@@ -74,7 +75,7 @@ def check_parameters(prior: dist.Distribution) -> None:
                 check_parameters(inner)
 
 
-def is_concrete(tree: Any) -> bool:
+def is_concrete(tree: PyTree) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 

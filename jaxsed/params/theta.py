@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from flax import struct
 from jax import Array
 
+from jaxsed.core.types import Prior, PyTree
 from jaxsed.params import quantiles
 from jaxsed.params.coordinates import MATRIX, coordinates, from_normal, refusal, sticks, to_normal
 from jaxsed.params.distributions import check_parameters, is_concrete
@@ -52,7 +53,7 @@ class Recoordinated:
         return jnp.sum(prior.log_prob(value) - self.base.log_prob(value))
 
 
-def extended(prior: Any, **parameters: Any) -> Any:
+def extended(prior: Prior, **parameters: Any) -> Any:
     """A prior (or theta) with further named fields after its own.
 
     The same fields give the same type every time, so nothing compiles twice.
@@ -71,16 +72,16 @@ def theta_type(name: str, fields: tuple[str, ...]) -> Any:
     return namedtuple(name, fields)  # noqa: PYI024
 
 
-def is_fixed(leaf: Any) -> bool:
+def is_fixed(leaf: PyTree) -> bool:
     """Whether a prior leaf is a plain number: a parameter that is known, not sampled."""
     return not isinstance(leaf, (dist.Distribution, Recoordinated))
 
 
-def _base(leaf: Any) -> dist.Distribution:
+def _base(leaf: PyTree) -> dist.Distribution:
     return leaf.base if isinstance(leaf, Recoordinated) else leaf
 
 
-def _width(leaf: Any) -> int:
+def _width(leaf: PyTree) -> int:
     """Number of u coordinates of one prior leaf."""
     if is_fixed(leaf):
         return 0
@@ -211,7 +212,7 @@ class Constrained(NamedTuple):
     its own quantiles."""
 
 
-def constrain(prior: Any, x: Array) -> Constrained:
+def constrain(prior: Prior, x: Array) -> Constrained:
     """Theta at coordinates ``x`` [dimension], with its standard-normal coordinates."""
     theta, excess, starts, start = prior, jnp.zeros((), x.dtype), {}, 0
     for field, width in zip(prior._fields, widths(prior), strict=True):
@@ -307,7 +308,7 @@ def draw(prior: Theta, u: Array) -> Theta:
     return theta
 
 
-def _shift(leaf: Any) -> Callable[[Any], Array] | None:
+def _shift(leaf: PyTree) -> Callable[[Any], Array] | None:
     return leaf.shift if isinstance(leaf, Recoordinated) else None
 
 

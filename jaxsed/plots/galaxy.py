@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsed.core.types import Numbers, Row
 from jaxsed.plots.data import (
     DETECTION,
     MISSING,
@@ -87,7 +88,7 @@ def columns(draws: dict[str, Array]) -> dict[str, Array]:
 @styled
 def corner(
     results: Run,
-    id: Any = None,
+    id: Row = None,
     *,
     row: int | None = None,
     names: Sequence[str] | None = None,
@@ -169,7 +170,7 @@ def corner(
 
 
 @styled
-def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJy") -> Figure:
+def sed(results: Run, id: Row = None, *, row: int | None = None, unit: str = "uJy") -> Figure:
     """Observed fluxes, the posterior prediction of every band, and the residuals.
 
     Boxes are the 68 % interval of the model flux, lines in them the median.  In the upper panel
@@ -196,7 +197,7 @@ def sed(results: Run, id: Any = None, *, row: int | None = None, unit: str = "uJ
     floor = error_floor(results)
     total = np.hypot(error, floor * flux)
 
-    def y(maggies: Any) -> Any:
+    def y(maggies: Numbers) -> Numbers:
         """A positive flux on the axis."""
         if unit == "uJy":
             return np.asarray(maggies) * MICROJANSKY_PER_MAGGIE
@@ -304,7 +305,7 @@ def _residuals(
 
 
 @styled
-def sfh(results: Run, id: Any = None, *, row: int | None = None, log_time: bool = True) -> Figure:
+def sfh(results: Run, id: Row = None, *, row: int | None = None, log_time: bool = True) -> Figure:
     """Star formation rate against lookback time: median and 68 % credible band.
 
     Each step is the mean rate of one age interval; the percentiles are taken interval by interval.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsed.core.types import Numbers
 from jaxsed.learn.calibration import robust_scatter
 from jaxsed.plots import galaxy
 from jaxsed.plots.data import Run, fitted
@@ -167,8 +168,8 @@ def _flags(axes: Axes, results: Run) -> None:
 
 @styled
 def compare(
-    x: Any,
-    y: Any,
+    x: Numbers,
+    y: Numbers,
     labels: tuple[str, str],
     *,
     x_error: Any = None,
@@ -229,7 +230,7 @@ def compare(
     return figure
 
 
-def offset_and_scatter(x: Any, y: Any) -> tuple[float, float]:
+def offset_and_scatter(x: Numbers, y: Numbers) -> tuple[float, float]:
     """Median of y - x [n] and 1.4826 times its median absolute deviation, without NaN pairs."""
     difference = np.asarray(y, float) - np.asarray(x, float)
     difference = difference[np.isfinite(difference)]

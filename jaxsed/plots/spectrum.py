@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsed.core.types import Numbers, PyTree
 from jaxsed.likelihood import Joint
 from jaxsed.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, RED, new_figure, styled
 from jaxsed.problem import Problem
@@ -45,7 +46,7 @@ class _Drawn(NamedTuple):
 
 
 @styled
-def spectrum_fit(problem: Problem, x: Any, *, draws: Any = None, title: str = "") -> Figure:
+def spectrum_fit(problem: Problem, x: Numbers, *, draws: Any = None, title: str = "") -> Figure:
     """A fit of a problem made by `jaxsed.workflows.spectra.spectrum_problem`.
 
     Args:
@@ -78,11 +79,11 @@ def spectrum_fit(problem: Problem, x: Any, *, draws: Any = None, title: str = ""
     return figure
 
 
-def _evaluate(problem: Problem, x: np.ndarray, draws: Any) -> _Drawn:
+def _evaluate(problem: Problem, x: np.ndarray, draws: PyTree) -> _Drawn:
     _, data = spectrum_part(problem)
 
     @jax.jit
-    def fitted(problem: Problem, x: jnp.ndarray) -> Any:
+    def fitted(problem: Problem, x: jnp.ndarray) -> PyTree:
         at = problem.evaluate(x)
         both = isinstance(problem.data, Joint)
         pixels = at.prediction.spectrum if both else at.prediction
@@ -195,7 +196,7 @@ def _zoom(axes: Axes, seen: _Drawn, low: float, high: float, names: set[str]) ->
     axes.set_xlabel("rest wavelength, vacuum [Å]")
 
 
-def _bands(axes: Axes, problem: Problem, x: Any) -> None:
+def _bands(axes: Axes, problem: Problem, x: Numbers) -> None:
     """Photometry: fluxes against the model's, per pivot wavelength."""
     data: Any = problem.data
     forward: Any = problem.forward

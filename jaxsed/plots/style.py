@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from jaxsed.core.types import Numbers
 from jaxsed.io import files
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def wave_axis(axes: Axes, wave: Any) -> None:
+def wave_axis(axes: Axes, wave: Numbers) -> None:
     """Logarithmic wavelengths in micron (`wave` in Angstrom), labelled in plain numbers."""
     import numpy as np
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator

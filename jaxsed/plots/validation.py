@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxsed.core.types import PyTree
 from jaxsed.emulators.validation.errors import ABSOLUTE_PERCENT
 from jaxsed.emulators.validation.gradients import PERCENT as GRADIENT_PERCENT
 from jaxsed.emulators.validation.tails import SHAPES, Z_EDGES
@@ -54,7 +55,7 @@ def validation_figures(found: Validation, posteriors: Any = None) -> dict[str, F
     return figures
 
 
-def spectrum_figures(found: Any) -> dict[str, Figure]:
+def spectrum_figures(found: PyTree) -> dict[str, Figure]:
     """Pictures of the errors of a spectrum emulator; `found` has `errors`, `wave`, `joints`."""
     return {
         "errors": spectrum_error_percentiles(found.errors, found.wave, found.joints),

@@ -14,6 +14,8 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.core.types import Numbers
+
 #: Reference wavelength of the curves [Angstrom].
 WAVE_V = 5500.0
 
@@ -37,7 +39,7 @@ def checked_wave(wave: ArrayLike) -> np.ndarray:
     return wave
 
 
-def _calzetti(wave: Any, xp: ModuleType) -> Any:
+def _calzetti(wave: Numbers, xp: ModuleType) -> Numbers:
     y = 1e4 / wave  # 1 / micron
     blue = 2.659 * (-2.156 + 1.509 * y - 0.198 * y**2 + 0.011 * y**3) + _RV_CALZETTI
     red = 2.659 * (-1.857 + 1.040 * y) + _RV_CALZETTI

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.core.content import ByContent
+from jaxsed.core.types import Theta
 
 _NEARBY = 4  # nodes on either side
 
@@ -87,7 +88,7 @@ class RestModel(Protocol):
     def resolution(self) -> Resolution:
         """How sharp the spectra are."""
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed)."""
 
 

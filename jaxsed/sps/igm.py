@@ -30,6 +30,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.core.constants import LYMAN_ALPHA, LYMAN_LIMIT
+from jaxsed.core.types import Numbers
 
 # Inoue, Shimizu, Iwata & Tanaka 2014 (MNRAS 442, 1805), table 2: wavelength of the line
 # [Angstrom]; A of the Lyman alpha forest in its three redshift ranges; A of the damped systems in
@@ -90,20 +91,20 @@ _MADAU_LINES = (
 _ONSET = 0.02
 
 
-def _onset(ln_x: Any, xp: ModuleType) -> Any:
+def _onset(ln_x: Numbers, xp: ModuleType) -> Numbers:
     """0 for ln_x <= 0, 1 for ln_x >= _ONSET, smooth between."""
     t = xp.clip(ln_x / _ONSET, 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
-def _inoue2014(wave: Any, stretch: Any, xp: ModuleType) -> Any:
+def _inoue2014(wave: Numbers, stretch: Numbers, xp: ModuleType) -> Numbers:
     """Optical depth [wave] of Inoue+ 2014; ``stretch`` is 1 + z."""
     table = np.asarray(_INOUE_LINES).T[:, :, None]  # [column, line, 1]
     ln_x = xp.log(wave / table[0]) + xp.log(stretch)  # [line, wave]
 
     # The published depths are continuous where one power law takes over from the next, and each
     # next one is steeper: the piecewise law is the largest of its pieces.
-    def broken_power_law(ln_a: np.ndarray, slopes: tuple[float, ...]) -> Any:
+    def broken_power_law(ln_a: np.ndarray, slopes: tuple[float, ...]) -> Numbers:
         pieces = [a + slope * ln_x for a, slope in zip(ln_a, slopes, strict=True)]
         largest = pieces[0]
         for piece in pieces[1:]:
@@ -120,13 +121,13 @@ def _inoue2014(wave: Any, stretch: Any, xp: ModuleType) -> Any:
     x = wave / LYMAN_LIMIT * stretch
     first = xp.clip(x, 1.0, stretch)
 
-    def forest(s: Any) -> Any:
+    def forest(s: Numbers) -> Numbers:
         low = -0.3248 * s**-0.9
         middle = 2.545e-2 * s**1.6 - 0.2496
         high = 5.221e-4 * s**3.4 - 3.140e-2
         return xp.where(s < 2.2, low, xp.where(s < 5.7, middle, high))
 
-    def damped(s: Any) -> Any:
+    def damped(s: Numbers) -> Numbers:
         low = 0.2113 * s**2 - 0.07661 * s**2.3 * x**-0.3
         high = 0.6340 + 0.04696 * s**3 - (0.2905 + 0.01779 * s**3.3) * x**-0.3
         return xp.where(s < 3.0, low, high)
@@ -135,7 +136,7 @@ def _inoue2014(wave: Any, stretch: Any, xp: ModuleType) -> Any:
     return series + continuum + xp.maximum(damped(stretch) - damped(first), 0.0)
 
 
-def _madau1995(wave: Any, stretch: Any, xp: ModuleType) -> Any:
+def _madau1995(wave: Numbers, stretch: Numbers, xp: ModuleType) -> Numbers:
     """Optical depth [wave] of Madau 1995; ``stretch`` is 1 + z."""
     line = np.asarray([row[0] for row in _INOUE_LINES[: len(_MADAU_LINES)]])[:, None]
     a = np.asarray(_MADAU_LINES)[:, None]

@@ -12,6 +12,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.io.components import AS_ARRAY, Component, Flat
 from jaxsed.io.flat import check_sizes
 from jaxsed.learn import FitSettings, History, fit
@@ -80,7 +81,7 @@ class Autoencoder(Component, kind="star autoencoder", names={"settings/fit": Non
 
 
 def train_autoencoder(
-    key: Array,
+    key: Key,
     stars: Spectra,
     settings: AutoencoderSettings | None = None,
     *,
@@ -104,7 +105,7 @@ def train_autoencoder(
     weight = np.where(seen, scale / np.where(seen, stars.error, 1.0), 0.0).astype(np.float32)
     key_init, key_fit = jax.random.split(typed_key(key))
 
-    def loss(weights: Weights, batch: tuple[Array, Array], key: Array) -> Array:
+    def loss(weights: Weights, batch: tuple[Array, Array], key: Key) -> Array:
         keys = jax.random.split(key, batch[0].shape[0])
         each = jax.vmap(lambda k, x, w: _bound(weights, settings, k, x, w))
         return jnp.mean(each(keys, *batch)) / stars.wave.size
@@ -119,7 +120,7 @@ def train_autoencoder(
     ), history  # fmt: skip
 
 
-def _init(key: Array, pixels: int, settings: AutoencoderSettings) -> Weights:
+def _init(key: Key, pixels: int, settings: AutoencoderSettings) -> Weights:
     key_conv, key_in, key_out = jax.random.split(key, 3)
     flat = pixels // settings.pool * settings.filters[1]
     inward = (flat, *settings.hidden, 2 * settings.latent)
@@ -141,7 +142,7 @@ def _encode(weights: Weights, settings: AutoencoderSettings, x: Array) -> tuple[
 
 
 def _bound(
-    weights: Weights, settings: AutoencoderSettings, key: Array, x: Array, weight: Array
+    weights: Weights, settings: AutoencoderSettings, key: Key, x: Array, weight: Array
 ) -> Array:
     """Minus the evidence lower bound of one standardised spectrum, up to a constant."""
     mean, log_variance = _encode(weights, settings, x)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsed.core.types import Numbers
 from jaxsed.stars.data import Spectra
 from jaxsed.stars.record import Scaling
 
@@ -14,11 +15,11 @@ from jaxsed.stars.record import Scaling
 class Batch(NamedTuple):
     """Standardised stars [star, ..]."""
 
-    x: Any
+    x: Numbers
     """[star, pixel]."""
-    y: Any
+    y: Numbers
     """[star, label]; zero where missing."""
-    variance: Any
+    variance: Numbers
     """[star, label] known variance of the label."""
     present: Any
     """[star, label] one, or zero where the label is missing."""

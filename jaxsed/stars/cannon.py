@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.core.types import Numbers, Prior, Theta
 from jaxsed.io.components import AS_ARRAY, Component
 from jaxsed.io.files import check_shapes
 from jaxsed.likelihood import photometry
@@ -40,16 +41,16 @@ class Cannon(Component, kind="cannon model"):
     names: Annotated[tuple[str, ...], "label"] = struct.field(pytree_node=False)
     wave: Annotated[tuple[float, ...], AS_ARRAY, "pixel"] = struct.field(pytree_node=False)
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """[pixel] continuum-normalised flux."""
         scaled = (jnp.stack(tuple(theta)) - self.mean) / self.std
         return self.coefficients @ features(scaled)
 
-    def theta(self, labels: Any) -> Any:
+    def theta(self, labels: Numbers) -> Theta:
         """A named tuple of labels [.., label]."""
         return params.theta_type("Labels", self.names)(*jnp.moveaxis(jnp.asarray(labels), -1, 0))
 
-    def prior(self, width: float = 1.0) -> Any:
+    def prior(self, width: float = 1.0) -> Prior:
         """Normal distributions of the labels of the training, or `width` times as wide: that the
         stars are like those of the training helps where few pixels know a label."""
         leaves = (
@@ -58,7 +59,7 @@ class Cannon(Component, kind="cannon model"):
         )
         return params.theta_type("Labels", self.names)(*leaves)
 
-    def problem(self, stars: Spectra, prior: Any = None) -> Problem:
+    def problem(self, stars: Spectra, prior: Prior = None) -> Problem:
         """The posteriors of the stars' labels: a batch for `jaxsed.sample`.
 
         A pixel's variance is that of the data and of the model's scatter; unusable pixels are left

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from jaxsed.core import flags
+from jaxsed.core.types import Numbers
 from jaxsed.io import files, hdf5
 
 SENTINEL = -9000.0
@@ -82,13 +83,13 @@ class Spectra:
 
 
 def spectra(
-    wave: Any,
-    flux: Any,
-    error: Any,
+    wave: Numbers,
+    flux: Numbers,
+    error: Numbers,
     *,
     names: Any = (),
-    labels: Any = None,
-    label_error: Any = None,
+    labels: Numbers = None,
+    label_error: Numbers = None,
     windows: dict[str, Any] | None = None,
     source: str = "spectra",
 ) -> Spectra:
@@ -146,7 +147,7 @@ def spectra(
 
 
 def _labels(
-    labels: Any, label_error: Any, names: tuple[str, ...], stars: int, source: str
+    labels: Numbers, label_error: Numbers, names: tuple[str, ...], stars: int, source: str
 ) -> tuple[np.ndarray, np.ndarray]:
     labels = np.array(labels, float, ndmin=2)
     if labels.shape != (stars, len(names)):

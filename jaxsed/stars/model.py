@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.io.components import Component, Flat, parse
 from jaxsed.io.flat import check_sizes
 from jaxsed.learn.batches import in_batches
@@ -74,7 +75,7 @@ class StarModel(
 
     def predict(
         self,
-        key: Array,
+        key: Key,
         stars: Spectra,
         *,
         draws: int = DRAWS,
@@ -105,7 +106,7 @@ class StarModel(
         masks = prediction.draw_masks(key, self.members, 0 if self.laplace is not None else draws)
         n = len(stars)
 
-        def run(rows: np.ndarray) -> Any:
+        def run(rows: np.ndarray) -> PyTree:
             flux = jnp.asarray(stars.flux[rows])
             found = prediction.predict_batch(self, flux, masks)
             if flux_errors:

@@ -18,6 +18,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.types import Key, Numbers, PyTree
 from jaxsed.nets import cnn1d
 
 PARAMETERS = ("teff", "logg", "fe")
@@ -114,14 +115,14 @@ class Plain:
         """What comes before the first mask, for one spectrum [pixel]."""
         return _first(self.trunk, self.architecture, x)
 
-    def masks(self, key: Array) -> Any:
+    def masks(self, key: Key) -> Numbers:
         """One draw's masks; see `_masks`."""
         return _masks(key, self._shapes(), self.architecture.dropout)
 
     def _shapes(self) -> Any:
         return _trunk_shapes(self.trunk, self.architecture, self.pixels)
 
-    def rest(self, seen: Array, masks: Any, training: bool = False) -> Outputs:
+    def rest(self, seen: Array, masks: Numbers, training: bool = False) -> Outputs:
         """Labels given `first` and masks, or None for none."""
         h = _trunk(self.trunk, self.architecture, seen, masks)
         value, log_variance = _heads(self.heads, h)
@@ -160,7 +161,7 @@ class Censored:
         )
         return _first(self.trunk, self.architecture, x), own
 
-    def masks(self, key: Array) -> Any:
+    def masks(self, key: Key) -> Numbers:
         """One draw's masks; see `_masks`."""
         shapes = (
             _trunk_shapes(self.trunk, self.architecture, self.pixels),
@@ -168,7 +169,7 @@ class Censored:
         )
         return _masks(key, shapes, self.architecture.dropout)
 
-    def rest(self, seen: Any, masks: Any, training: bool = False) -> Outputs:
+    def rest(self, seen: PyTree, masks: Numbers, training: bool = False) -> Outputs:
         """Labels given `first` and masks, or None for none; in a training, derivatives by the
         weights are those of Leung & Bovy (2018), else they are those of the labels."""
         whole, own = seen
@@ -203,14 +204,14 @@ class Censored:
 Network = Plain | Censored
 
 
-def run(network: Network, x: Array, masks: Any = None, *, training: bool = False) -> Outputs:
+def run(network: Network, x: Array, masks: Numbers = None, *, training: bool = False) -> Outputs:
     """Labels of one spectrum [pixel]; in a training the elements' labels do not teach the heads of
     the three parameters."""
     return network.rest(network.first(x), masks, training)
 
 
 def init(
-    key: Array,
+    key: Key,
     kind: str,
     pixels: int,
     labels: tuple[str, ...],
@@ -288,7 +289,7 @@ def parameter_count(network: Network) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(network))
 
 
-def _init_trunk(key: Array, pixels: int, sizes: Architecture) -> Trunk:
+def _init_trunk(key: Key, pixels: int, sizes: Architecture) -> Trunk:
     key_conv, key_a, key_b = jax.random.split(key, 3)
     flat = pixels // sizes.pool * sizes.filters[1]
     return Trunk(
@@ -300,7 +301,7 @@ def _init_trunk(key: Array, pixels: int, sizes: Architecture) -> Trunk:
     )
 
 
-def _init_heads(key: Array, inputs: int, labels: int, sizes: Architecture) -> Heads:
+def _init_heads(key: Key, inputs: int, labels: int, sizes: Architecture) -> Heads:
     key_value, key_variance = jax.random.split(key)
     return Heads(
         cnn1d.init_dense(key_value, inputs, labels, sizes.scale, gain=1.0),
@@ -320,7 +321,7 @@ def _second(trunk: Trunk, sizes: Architecture, h: Array) -> Array:
     return cnn1d.max_pool(h, sizes.pool).ravel()
 
 
-def _trunk(trunk: Trunk, sizes: Architecture, seen: Array, masks: Any) -> Array:
+def _trunk(trunk: Trunk, sizes: Architecture, seen: Array, masks: Numbers) -> Array:
     if sizes.mask_convolution:
         seen = _second(trunk, sizes, _masked(seen, masks, 2))
     h = jax.nn.relu(cnn1d.dense(trunk.dense[0], _masked(seen, masks, 0)))
@@ -334,7 +335,7 @@ def _heads(heads: Heads, h: Array) -> tuple[Array, Array]:
     )
 
 
-def _masked(a: Array, masks: Any, place: int) -> Array:
+def _masked(a: Array, masks: Numbers, place: int) -> Array:
     return a if masks is None else a * masks[place]
 
 
@@ -345,7 +346,7 @@ def _trunk_shapes(trunk: Trunk, sizes: Architecture, pixels: int) -> tuple[tuple
     return ((flat,), (hidden,), *between)
 
 
-def _masks(key: Array, shapes: Any, rate: float) -> Any:
+def _masks(key: Key, shapes: Any, rate: float) -> Any:
     """Zeros with probability `rate`, else 1 / (1 - rate); None where nothing is left out."""
     if rate == 0:
         return None
@@ -360,6 +361,6 @@ def _masks(key: Array, shapes: Any, rate: float) -> Any:
     )
 
 
-def _squares(tree: Any) -> Array:
+def _squares(tree: PyTree) -> Array:
     weights = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
     return sum((jnp.sum(w**2) for w in weights), start=jnp.zeros(()))

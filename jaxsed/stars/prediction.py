@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key, Numbers
 from jaxsed.learn.batches import in_batches
 from jaxsed.learn.distance import mahalanobis
 from jaxsed.stars.networks import Network, Outputs
@@ -31,7 +32,7 @@ class Found(NamedTuple):
     distance: Array
 
 
-def draw_masks(key: Array, members: tuple[Network, ...], draws: int) -> Any:
+def draw_masks(key: Key, members: tuple[Network, ...], draws: int) -> Any:
     """Masks of each draw of each member; None without draws or where a network has no dropout."""
     key = typed_key(key)
     if draws == 0:
@@ -44,12 +45,12 @@ def draw_masks(key: Array, members: tuple[Network, ...], draws: int) -> Any:
 
 
 @jax.jit
-def _masks_of(member: Network, keys: Array) -> Any:
+def _masks_of(member: Network, keys: Key) -> Any:
     return jax.vmap(member.masks)(keys)
 
 
 @jax.jit
-def predict_batch(model: StarModel, flux: Array, masks: Any) -> Found:
+def predict_batch(model: StarModel, flux: Array, masks: Numbers) -> Found:
     """Of spectra [star, pixel], with the masks of `draw_masks`."""
     x = jax.vmap(model.scaling.inputs)(flux)
     means, within, variances = [], [], []
@@ -77,11 +78,11 @@ def predict_batch(model: StarModel, flux: Array, masks: Any) -> Found:
     )
 
 
-def _averaged(member: Network, first: Any, masks: Any) -> tuple[Array, Array, Array]:
+def _averaged(member: Network, first: Any, masks: Numbers) -> tuple[Array, Array, Array]:
     """Over draws: the mean of the values, their variance, the mean of the predictive variances;
     the latter two make the variance of the mixture of the draws' Gaussians."""
 
-    def add(total: Any, mask: Any) -> tuple[Any, None]:
+    def add(total: Any, mask: Numbers) -> tuple[Any, None]:
         found = jax.vmap(lambda s: member.rest(s, mask))(first)
         new = (found.value - begin, (found.value - begin) ** 2, jnp.exp(found.log_variance))
         return tuple(a + b for a, b in zip(total, new, strict=True)), None

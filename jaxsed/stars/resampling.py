@@ -18,6 +18,7 @@ from scipy import sparse
 
 from jaxsed.bands.wavelengths import air_to_vacuum
 from jaxsed.core.constants import C_LIGHT_KM_S
+from jaxsed.core.types import Numbers
 
 LOST = 0.2
 """Share of a pixel's weight on unusable pixels beyond which it is unusable itself."""
@@ -28,7 +29,9 @@ REACH = 4.0
 FWHM = 2 * np.sqrt(2 * np.log(2))
 
 
-def at_rest(wave: Any, velocity: Any, *, barycentric: Any = 0.0, air: bool = False) -> np.ndarray:
+def at_rest(
+    wave: Numbers, velocity: Numbers, *, barycentric: Numbers = 0.0, air: bool = False
+) -> np.ndarray:
     """[.., pixel] vacuum wavelengths at rest.
 
     Args:
@@ -54,7 +57,7 @@ def at_rest(wave: Any, velocity: Any, *, barycentric: Any = 0.0, air: bool = Fal
 
 
 def resample(
-    wave: Any, flux: Any, error: Any, target: Any, *, mask: Any = None
+    wave: Numbers, flux: Numbers, error: Numbers, target: Any, *, mask: Numbers = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flux and error [star, pixel] on a target grid; NaN and infinity where unusable.
 
@@ -79,7 +82,13 @@ def resample(
 
 
 def to_resolution(
-    wave: Any, flux: Any, error: Any, power: float, *, of: float = np.inf, mask: Any = None
+    wave: Numbers,
+    flux: Numbers,
+    error: Numbers,
+    power: float,
+    *,
+    of: float = np.inf,
+    mask: Numbers = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flux and error [star, pixel] at a lower resolving power, by a Gaussian.
 
@@ -100,7 +109,7 @@ def to_resolution(
     return _each(lambda w: _gaussians(w, width), wave, flux, error, usable, wave.shape[-1])
 
 
-def _checked(wave: Any, flux: Any, error: Any, mask: Any) -> tuple[np.ndarray, ...]:
+def _checked(wave: Numbers, flux: Numbers, error: Numbers, mask: Numbers) -> tuple[np.ndarray, ...]:
     wave = np.asarray(wave, float)
     flux, error = (np.array(a, float, ndmin=2) for a in (flux, error))
     mask = np.zeros(flux.shape) if mask is None else np.array(mask, ndmin=2)

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key, Numbers
 from jaxsed.learn import FitSettings, History
 from jaxsed.learn.ensemble import fit_ensemble
 from jaxsed.learn.record import training_record
@@ -69,7 +70,7 @@ def loss_of(outputs: networks.Outputs, batch: Batch) -> Array:
 
 
 def train(
-    key: Array,
+    key: Key,
     stars: Spectra,
     kind: str,
     *,
@@ -138,13 +139,13 @@ def train(
     return calibrated(model, key_calibration, held), histories
 
 
-def _noise(stars: Spectra, settings: StarSettings) -> Any:
+def _noise(stars: Spectra, settings: StarSettings) -> Numbers:
     """[star, pixel] uncertainties of which noise is made, or None where none is wanted."""
     return np.nan_to_num(stars.error) if settings.noise > 0 else None
 
 
 def _loss(l2: float, noise: float) -> Any:
-    def loss(network: Network, data: tuple[Batch, Any], key: Array) -> Array:
+    def loss(network: Network, data: tuple[Batch, Any], key: Key) -> Array:
         batch, sigma = data
         key_masks, key_noise, key_size = jax.random.split(key, 3)
         x = batch.x

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Key
 from jaxsed.learn.calibration import quantile_factor, robust_scatter
 from jaxsed.stars import networks
 from jaxsed.stars.batches import batch_of
@@ -65,7 +66,7 @@ def _check_labels(model: StarModel, stars: Spectra) -> None:
 
 
 def calibrated(
-    model: StarModel, key: Array, held: Spectra, *, draws: int = DRAWS
+    model: StarModel, key: Key, held: Spectra, *, draws: int = DRAWS
 ) -> StarModel:
     """With uncertainties that are right on average for stars held out of the training.
 

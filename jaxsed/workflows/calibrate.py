@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxsed import infer
 from jaxsed.core.diagnostics import ESS_BAR
+from jaxsed.core.types import Key, PyTree
 from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.infer import amortised as am
 from jaxsed.infer.amortised import Amortised
@@ -65,7 +66,7 @@ def simulator_of(
     )  # fmt: skip
 
 
-def mocks_of(key: Array, simulator: Simulator, n: int) -> tuple[np.ndarray, Problem]:
+def mocks_of(key: Key, simulator: Simulator, n: int) -> tuple[np.ndarray, Problem]:
     """Coordinates [n, dimension] and problems of simulated galaxies."""
     x, data, prior = am.simulate(key, simulator, n, _whole)
     return x, Problem(prior, simulator.forward, Photometry(*data))
@@ -112,8 +113,8 @@ def calibrate(
     flow = flow.suited(problem)
 
     @jax.jit
-    def thetas(keys: Array, truth: Array, x: Array, problem: Problem) -> Any:
-        def one(key: Array, truth: Array, x: Array, problem: Problem) -> Any:
+    def thetas(keys: Key, truth: Array, x: Array, problem: Problem) -> PyTree:
+        def one(key: Key, truth: Array, x: Array, problem: Problem) -> PyTree:
             raw, _ = flow.sample(key, problem, KEEP)
             return [jax.vmap(problem.constrain)(x)._asdict() for x in (truth[None], raw, x)]
 
@@ -163,7 +164,7 @@ def _thinned(draws: np.ndarray) -> np.ndarray:
 
 
 def _figures(
-    true: Any, draws: Any, features: np.ndarray, rows: np.ndarray | None = None
+    true: Any, draws: PyTree, features: np.ndarray, rows: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Figures of one set of draws; over some galaxies only, which may bias them."""
     rows = np.ones(len(next(iter(true.values()))), bool) if rows is None else rows

@@ -21,6 +21,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from jaxsed import cosmology, params
+from jaxsed.core.types import Parameter
 
 MAG_PER_LN = 2.5 / params.LN10
 WORST_EMULATOR = 0.05  # mag: about the default error floor of the likelihood
@@ -41,9 +42,9 @@ class Check(NamedTuple):
 class Gaussian(NamedTuple):
     """Theta of a problem whose posterior is known exactly."""
 
-    a: Any
-    b: Any
-    c: Any
+    a: Parameter
+    b: Parameter
+    c: Parameter
 
 
 @struct.dataclass

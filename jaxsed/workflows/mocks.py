@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxsed import infer, params
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Forward, Key, Model, Prior, Theta
 from jaxsed.likelihood import MAG_TO_RELATIVE, photometry
 from jaxsed.problem import Problem
 from jaxsed.sps.models.registry import GalaxyFamily
@@ -25,7 +25,7 @@ _BATCH = 64
 class Mocks(NamedTuple):
     """Galaxies drawn from the prior, with noise."""
 
-    prior: Any
+    prior: Prior
     """The prior of each: leaves [galaxy, ...]."""
     truth: Any
     """Theta of arrays [galaxy, ...]."""
@@ -43,9 +43,9 @@ class Mocks(NamedTuple):
 
 
 def mock_galaxies(
-    key: Array,
+    key: Key,
     family: GalaxyFamily,
-    physics: Any,
+    physics: Model,
     redshift: np.ndarray,
     *,
     noise: float = 0.05,
@@ -75,9 +75,9 @@ def mock_galaxies(
 
 
 def fit_mocks(
-    keys: Array,
+    keys: Key,
     mocks: Mocks,
-    forward: Any,
+    forward: Forward,
     emulator_sigma: np.ndarray,
     method: infer.Method,
     report: Any = None,
@@ -147,7 +147,7 @@ def agreement(first: Any, second: Any) -> Agreement:
     return Agreement(tuple(names), q, shift, ratio)
 
 
-def scalars(theta: Any) -> Iterator[tuple[str, np.ndarray]]:
+def scalars(theta: Theta) -> Iterator[tuple[str, np.ndarray]]:
     """(name, draws [galaxy, chain, draw]) of every scalar parameter but the redshift."""
     for name, value in theta._asdict().items():
         value = np.asarray(value)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsed.core.flags import flag_counts
+from jaxsed.core.types import Model
 from jaxsed.learn import History
 
 
@@ -48,7 +49,7 @@ def checkpoint_of(output: Path) -> str:
     return f"{output}.checkpoint"
 
 
-def save_trained(model: Any, output: Path) -> None:
+def save_trained(model: Model, output: Path) -> None:
     """Write a model, and forget the checkpoints of its members."""
     model.save(output)
     for i in range(len(model.members)):

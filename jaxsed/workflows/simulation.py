@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from jaxsed.core.types import Key, Model, PyTree
 from jaxsed.emulators.training.pairs import Simulate
 
 BLOCK = 256
@@ -21,13 +22,13 @@ def in_blocks(one: Callable[[Array, Any], Any]) -> Callable[[Array, Any], Any]:
     """
 
     @jax.jit
-    def run(keys: Array, model: Any) -> Any:
+    def run(keys: Key, model: Model) -> PyTree:
         return jax.lax.map(lambda key: one(key, model), keys, batch_size=BLOCK)
 
     return run
 
 
-def simulator(one: Callable[[Array, Any], tuple[Array, ...]], model: Any) -> Simulate:
+def simulator(one: Callable[[Array, Any], tuple[Array, ...]], model: Model) -> Simulate:
     """``simulate(key, n)``: n results of ``one(key, model)``, for the training of an emulator."""
     run = in_blocks(one)
     return lambda key, n: run(jax.random.split(key, n), model)

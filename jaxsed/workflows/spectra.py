@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution
 from jaxsed import cosmology as cosmo
 from jaxsed import likelihood, params
 from jaxsed.bands.filters import load_filter
+from jaxsed.core.types import Numbers, Prior, Theta
 from jaxsed.likelihood import Joint, JointPrediction, MassShear, Photometry, Spectrum
 from jaxsed.problem import Problem
 from jaxsed.rest_frame.spectrum import RestModel
@@ -39,7 +40,7 @@ class JointModel:
     transform = MassShear()
     """Of problems with this model, see `jaxsed.Problem`."""
 
-    def __call__(self, theta: Any) -> JointPrediction:
+    def __call__(self, theta: Theta) -> JointPrediction:
         """Fluxes of the bands in maggies, and the pixels."""
         ln_light = self.spectrum.rest(theta)
         return JointPrediction(
@@ -50,7 +51,7 @@ class JointModel:
 def spectrum_problem(
     rest: RestModel,
     observed: ObservedSpectrum,
-    prior: Any,
+    prior: Prior,
     *,
     photometry: Mapping[str, tuple[float, float]] | None = None,
     velocity_dispersion: Distribution | float | None = None,
@@ -132,7 +133,7 @@ def _dispersion(given: Distribution | float | None) -> Distribution | float:
     return params.distribution("uniform", *DISPERSION) if given is None else given
 
 
-def _redshift_range(redshift: Any, given: tuple[float, float] | None) -> tuple[float, float]:
+def _redshift_range(redshift: Numbers, given: tuple[float, float] | None) -> tuple[float, float]:
     if given is not None:
         return given
     if not isinstance(redshift, Distribution):

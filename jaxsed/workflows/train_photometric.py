@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.bands.filters import Filter
+from jaxsed.core.types import Key
 from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators import (
     EmulatorTarget,
@@ -58,7 +59,7 @@ def simulator(
     """
     low, high = redshift_range
 
-    def one(key: Array, model: GalaxyModel) -> tuple[Array, ...]:
+    def one(key: Key, model: GalaxyModel) -> tuple[Array, ...]:
         key_z, key_theta, key_dz, key_du = jax.random.split(key, 4)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         theta = family.training_draw(key_theta, redshift)
@@ -117,7 +118,7 @@ def emulation(
 
 
 def train_emulator(
-    key: Array,
+    key: Key,
     family: GalaxyFamily,
     ssp: SSPGrid,
     bands: Sequence[Filter],

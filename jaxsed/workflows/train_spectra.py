@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.cosmology import PLANCK15, Cosmology, age
 from jaxsed.emulators.spectral.provabgs import (
     BURST_INPUTS,
@@ -107,7 +108,7 @@ def component_simulators(
     draw = family("provabgs").training_draw
     low, high = redshift_range
 
-    def smooth(key: Array, model: RestSpectrum) -> tuple[Array, Array]:
+    def smooth(key: Key, model: RestSpectrum) -> tuple[Array, Array]:
         key_z, key_theta = jax.random.split(key)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         theta = draw(key_theta, redshift)
@@ -115,7 +116,7 @@ def component_simulators(
         inputs = Smooth(theta.beta, theta.gamma1, theta.gamma2, theta.dust1, t_age)
         return params.features(inputs, SMOOTH_INPUTS), smooth_component(model, inputs)
 
-    def bursts(key: Array, model: RestSpectrum) -> tuple[Array, Array]:
+    def bursts(key: Key, model: RestSpectrum) -> tuple[Array, Array]:
         key_z, key_theta, key_t, key_which = jax.random.split(key, 4)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         theta = draw(key_theta, redshift)
@@ -151,7 +152,7 @@ def training_box(
 
 
 def unseen_galaxies(
-    key: Array,
+    key: Key,
     model: RestSpectrum,
     n: int,
     *,
@@ -166,7 +167,7 @@ def unseen_galaxies(
     kind = family("provabgs")
     low, high = redshift_range
 
-    def one(key: Array, model: RestSpectrum) -> tuple[Any, Array]:
+    def one(key: Key, model: RestSpectrum) -> tuple[Any, Array]:
         key_z, key_theta = jax.random.split(key)
         redshift = low + (high - low) * jax.random.uniform(key_z)
         if thick:
@@ -182,7 +183,7 @@ def unseen_galaxies(
 
 
 def train_provabgs_spectrum(
-    key: Array,
+    key: Key,
     model: RestSpectrum,
     settings: dict[str, SpectrumSettings],
     *,

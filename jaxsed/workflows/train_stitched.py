@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jax import Array
-
 from jaxsed.bands.filters import Filter
+from jaxsed.core.types import Key
 from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators import StitchedEmulator, TrainSettings, train_stitched
 from jaxsed.emulators.photometric.windows import WINDOWS, Windows
@@ -17,7 +16,7 @@ from jaxsed.workflows.train_photometric import emulation
 
 
 def train_stitched_emulator(
-    key: Array,
+    key: Key,
     family: GalaxyFamily,
     ssp: SSPGrid,
     bands: Sequence[Filter],

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from astropy.table import Table
-from jax import Array
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as View
 
@@ -21,6 +20,7 @@ from jaxsed import infer, params
 from jaxsed.bands.filters import make_filter
 from jaxsed.bands.magnitudes import POGSON, to_arsinh
 from jaxsed.core.errors import JaxsedError, user_errors
+from jaxsed.core.types import Key, Model
 from jaxsed.emulators import ProvabgsSpectrum, SpectrumEmulator, load_emulator, measured_sigma
 from jaxsed.emulators.training.pairs import simulate_pairs
 from jaxsed.emulators.validation.gradients import GradientErrors, gradient_errors
@@ -165,7 +165,7 @@ def error_view(found: Validation) -> View:
 
 
 def validate_emulator(
-    emulator: Any,
+    emulator: Model,
     request: Request | None = None,
     report: Report = lambda what, done, of: None,
 ) -> tuple[Validation, Posteriors | None]:
@@ -205,7 +205,7 @@ def validate_emulator(
 
 
 def physics_of(
-    emulator: Any, request: Request
+    emulator: Model, request: Request
 ) -> tuple[GalaxyFamily, GalaxyModel, tuple[float, float]]:
     """The galaxy model an emulator is of, its physics in these bands, and the redshift range.
 
@@ -264,8 +264,8 @@ def survey_sigma(band_names: tuple[str, ...], request: Request) -> np.ndarray:
 
 
 def compare_gradients(
-    key: Array,
-    emulator: Any,
+    key: Key,
+    emulator: Model,
     model: GalaxyModel,
     galaxies: GalaxyFamily,
     redshifts: tuple[float, float],
@@ -300,8 +300,8 @@ def compare_gradients(
 
 
 def compare_posteriors(
-    key: Array,
-    emulator: Any,
+    key: Key,
+    emulator: Model,
     model: GalaxyModel,
     galaxies: GalaxyFamily,
     redshifts: tuple[float, float],

@@ -13,9 +13,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.emulators.photometric.emulator import LN_SPREAD, PhotometricEmulator
 from jaxsed.emulators.validation.errors import residuals
 from jaxsed.learn import FitSettings, fit
@@ -34,7 +34,7 @@ MIN_PAIRS = 10_000
 
 
 def train_spread(
-    key: Array,
+    key: Key,
     emulator: PhotometricEmulator,
     features: np.ndarray,
     f10: np.ndarray,

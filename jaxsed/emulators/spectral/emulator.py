@@ -11,7 +11,6 @@ the basis, once and in double precision, so that a call is matrix products and a
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from jax.typing import ArrayLike
 
 from jaxsed import params
 from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.core.types import Theta
 from jaxsed.emulators.training_range import outside
 from jaxsed.io.components import Component
 from jaxsed.nets import mlp
@@ -163,7 +163,7 @@ class SpectrumEmulator(
             raise ValueError(f"expected a box of {len(names)} ranges with low < high")
         return cls(tuple(windows), low, high, names, grid, unit)
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in `unit`, for one theta.
 
         Args:
@@ -175,7 +175,7 @@ class SpectrumEmulator(
         x = self.features(theta)
         return jnp.concatenate([window(x) for window in self.windows])
 
-    def features(self, theta: Any) -> Array:
+    def features(self, theta: Theta) -> Array:
         """The inputs [parameter] of one theta."""
         if hasattr(theta, "_fields"):
             return params.features(theta, self.parameter_names)
@@ -187,7 +187,7 @@ class SpectrumEmulator(
             )
         return x
 
-    def inside(self, theta: Any) -> Array:
+    def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies within the ranges of the training set."""
         return ~jnp.any(outside(self.features(theta), self.box_low, self.box_high))
 

@@ -19,6 +19,7 @@ from flax import struct
 from jax import Array
 from jax.scipy.special import ndtr
 
+from jaxsed.core.types import Theta
 from jaxsed.cosmology import PLANCK15, Cosmology, age
 from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
 from jaxsed.emulators.spectral.published import PARAMETERS, add_in_flux
@@ -99,7 +100,7 @@ class ProvabgsSpectrum(
         """How it was made."""
         return dict(json.loads(self.record))
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed); the mass is not looked at."""
         smooth, burst = self.inputs(theta)
         formed = ndtr((jnp.log(smooth.age) - jnp.log(burst.t_burst)) / self.burst_width)
@@ -107,7 +108,7 @@ class ProvabgsSpectrum(
         light = add_in_flux(self.smooth(smooth), self.burst(burst), 1.0 - share, share)
         return light - self.screen.depth(theta.dust2, theta.dust_index)
 
-    def inputs(self, theta: Any) -> tuple[Smooth, Burst]:
+    def inputs(self, theta: Theta) -> tuple[Smooth, Burst]:
         """What the two networks see of a theta."""
         t_age = age(theta.redshift, self.cosmology)
         return (
@@ -115,7 +116,7 @@ class ProvabgsSpectrum(
             Burst(theta.t_burst, theta.gamma1, theta.gamma2, t_age),
         )
 
-    def inside(self, theta: Any) -> Array:
+    def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies where the networks were trained.
 
         The diffuse dust and the burst's share may have any value.

@@ -6,7 +6,6 @@ per Msun formed, where one emulator gives the smooth (NMF) component and another
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.core.types import Theta
 from jaxsed.cosmology import PLANCK13, Cosmology, age
 from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
 from jaxsed.params import LN10, sticks
@@ -103,21 +103,21 @@ class PublishedProvabgs(OnSpectralGrid):
     grid: SpectralGrid = struct.field(pytree_node=False)
     parameter_names: tuple[str, ...] = struct.field(pytree_node=False, default=PARAMETERS)
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed) of one `ProvabgsTheta`."""
         existed = theta.t_burst < age(theta.redshift, self.cosmology)
         share = jnp.where(existed, theta.f_burst, 0.0)
         smooth, burst = self.nmf(self.nmf_inputs(theta)), self.burst(self.burst_inputs(theta))
         return add_in_flux(smooth, burst, 1.0 - jnp.asarray(theta.f_burst, float), share)
 
-    def nmf_inputs(self, theta: Any) -> Array:
+    def nmf_inputs(self, theta: Theta) -> Array:
         """[9] in the order of `NMF_INPUTS`."""
         keep = 1.0 - sticks(jnp.asarray(theta.beta, float))
         t_age = age(theta.redshift, self.cosmology)
         rest = (theta.gamma1, theta.gamma2, theta.dust1, theta.dust2, theta.dust_index, t_age)
         return jnp.concatenate([keep, jnp.stack([jnp.asarray(x, float) for x in rest])])
 
-    def burst_inputs(self, theta: Any) -> Array:
+    def burst_inputs(self, theta: Theta) -> Array:
         """[4] in the order of `BURST_INPUTS`, the metallicity being that of the history."""
         z = sum(
             gamma * jnp.interp(theta.t_burst, self.time, basis)
@@ -128,7 +128,7 @@ class PublishedProvabgs(OnSpectralGrid):
         dust = [jnp.asarray(x, float) for x in (theta.dust2, theta.dust_index)]
         return jnp.stack([*logs, *dust])
 
-    def inside(self, theta: Any) -> Array:
+    def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies where the networks were trained."""
         return self.nmf.inside(self.nmf_inputs(theta)) & self.burst.inside(self.burst_inputs(theta))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsed.core.types import PyTree
 from jaxsed.io.limits import one_line, regular_file
 
 MAX_BYTES = 2**29
@@ -127,7 +128,7 @@ class _StandIn:
     def __call__(self, *arguments: Any) -> Any:
         return self._make(self._made, *arguments)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: PyTree) -> None:
         raise _Refused("state for a function")
 
 
@@ -143,7 +144,7 @@ class _Dtype:
             raise _Refused(f"arrays of dtype {_shown(code)}")
         self._plain, self._big = plain, False
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: PyTree) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
             raise _Refused("a dtype that is not plain")
         if any(part is not None for part in state[2:5]):
@@ -162,7 +163,7 @@ class _Array:
     def __init__(self, made: _Budget, values: np.ndarray | None = None):
         self.values, self._made = values, made
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: PyTree) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise _Refused("an array without version, shape, dtype, order and data")
         _, shape, dtype, fortran, raw = state

@@ -25,6 +25,7 @@ from jax import Array
 
 from jaxsed.bands.magnitudes import to_arsinh
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.io import files
 from jaxsed.io.locks import Held, Lock
 
@@ -57,7 +58,7 @@ class PairSets(NamedTuple):
 
 
 def simulate_pairs(
-    key: Array,
+    key: Key,
     simulate: Simulate,
     n: int,
     widths: tuple[int, int],

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxsed.bands.filters import Filter
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators.photometric import spread
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator
@@ -98,13 +99,13 @@ class Keys(NamedTuple):
     spread: Array  # of the network of errors
 
     @classmethod
-    def of(cls, key: Array) -> "Keys":
+    def of(cls, key: Key) -> "Keys":
         """From the key of the run; always the same, so several functions may ask."""
         return cls(*jax.random.split(typed_key(key), len(cls._fields)))
 
 
 def train_photometric(
-    key: Array,
+    key: Key,
     simulate: Simulate,
     target: EmulatorTarget,
     *,
@@ -160,7 +161,7 @@ def train_photometric(
 
 
 def judged(
-    key: Array, emulator: PhotometricEmulator, test: Pairs, settings: TrainSettings
+    key: Key, emulator: PhotometricEmulator, test: Pairs, settings: TrainSettings
 ) -> PhotometricEmulator:
     """The emulator with its errors on pairs it has not seen, and how they depend on theta.
 
@@ -174,7 +175,7 @@ def judged(
 
 
 def train_on(
-    key: Array,
+    key: Key,
     data: Any,
     target: EmulatorTarget,
     scaling: Scaling,

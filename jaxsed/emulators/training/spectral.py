@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.emulators.spectral.emulator import SpectrumEmulator, spectral_window
 from jaxsed.emulators.training.networks import (
     FAST,
@@ -162,7 +162,7 @@ def fit_basis(moments: Moments, wave: np.ndarray, settings: SpectrumSettings) ->
 
 
 def stream(
-    key: Array, simulate: Simulate, n: int, widths: tuple[int, int]
+    key: Key, simulate: Simulate, n: int, widths: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The finite ones of n simulations, chunk after chunk; the same for the same key.
 
@@ -181,7 +181,7 @@ def stream(
 
 
 def train_spectrum(
-    key: Array,
+    key: Key,
     simulate: Simulate,
     target: SpectrumTarget,
     *,

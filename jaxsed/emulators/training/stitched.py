@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator
 from jaxsed.emulators.photometric.stitched import StitchedEmulator
 from jaxsed.emulators.photometric.windows import WINDOWS, Windows, check_windows
@@ -21,7 +21,7 @@ from jaxsed.emulators.validation.errors import measure_error
 
 
 def train_stitched(
-    key: Array,
+    key: Key,
     simulate: Callable[[float, float], Simulate],
     target: EmulatorTarget,
     *,

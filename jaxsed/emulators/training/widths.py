@@ -14,11 +14,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed.bands.magnitudes import POGSON
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator
 from jaxsed.emulators.training.pairs import (
     PairSets,
@@ -39,7 +39,7 @@ from jaxsed.emulators.training.width_scan import WidthLadder, judge, width_resul
 
 
 def choose_width(
-    key: Array,
+    key: Key,
     simulate: Simulate | PairSets,
     target: EmulatorTarget,
     *,
@@ -122,7 +122,7 @@ def choose_width(
 
 
 def simulate_sets(
-    key: Array,
+    key: Key,
     simulate: Simulate,
     target: EmulatorTarget,
     settings: TrainSettings,
@@ -183,7 +183,7 @@ def _file(folder: Path | None, width: int) -> Path | None:
     return None if folder is None else folder / f"width_{width}.h5"
 
 
-def finished(file: Path | None, key: Array, settings: TrainSettings) -> PhotometricEmulator | None:
+def finished(file: Path | None, key: Key, settings: TrainSettings) -> PhotometricEmulator | None:
     """The emulator in a file that an earlier call of the same run left, or None.
 
     Raises:

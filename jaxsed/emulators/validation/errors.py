@@ -17,6 +17,7 @@ from jax.scipy.special import ndtr
 from jax.typing import ArrayLike
 
 from jaxsed.bands.magnitudes import from_arsinh, softening_flux, to_arsinh
+from jaxsed.core.types import Model
 
 SIGMA_LEVELS = (-4, -3, -2, -1, 1, 2, 3, 4)
 """Columns of `percentiles`: bounds of the 99.994, 99.73, 95.45 and 68.27 % intervals."""
@@ -148,7 +149,7 @@ def measure_error(emulator: Emulator, features: np.ndarray, f10: np.ndarray) -> 
     )
 
 
-def measured_sigma(emulator: Any) -> np.ndarray:
+def measured_sigma(emulator: Model) -> np.ndarray:
     """Standard deviation [band] of the AB errors of a photometric emulator [mag].
 
     Raises:

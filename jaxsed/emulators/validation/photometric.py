@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsed.core.types import Model
 from jaxsed.emulators.validation.errors import (
     ABSOLUTE_PERCENT,
     ErrorSummary,
@@ -131,7 +132,7 @@ class Validation:
 
 
 def validate(
-    emulator: Any, features: np.ndarray, f10: np.ndarray, sigma_survey: np.ndarray
+    emulator: Model, features: np.ndarray, f10: np.ndarray, sigma_survey: np.ndarray
 ) -> Validation:
     """The errors on pairs the emulator has not seen.
 
@@ -166,7 +167,7 @@ def validate(
     )
 
 
-def mean_waves(emulator: Any) -> np.ndarray:
+def mean_waves(emulator: Model) -> np.ndarray:
     """Mean wavelength [band] of the filter curves in Angstrom; NaN without curves."""
     if not emulator.record.curves:
         return np.full(len(emulator.band_names), np.nan)
@@ -212,7 +213,7 @@ def _mean_absolute(found: Residuals) -> np.ndarray:
     return (total / np.maximum(count, 1))[count > 0]
 
 
-def _box(emulator: Any) -> tuple[np.ndarray, np.ndarray]:
+def _box(emulator: Model) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(emulator.box_low, float), np.asarray(emulator.box_high, float)
 
 

@@ -1,13 +1,14 @@
 """How wrong a spectrum emulator is, against wavelength and per spectrum (Kwon et al. 2022)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+
+from jaxsed.core.types import Model, Theta
 
 PERCENT = (68.0, 95.0, 99.0, 99.9)
 """Percentages of spectra whose error is smaller: the columns of `SpectrumErrors.percentiles`."""
@@ -63,7 +64,7 @@ class SpectrumErrors:
         return cls(*(jnp.asarray(part, float) for part in parts))
 
 
-def ln_flux_residuals(model: Any, thetas: Any, ln_flux_true: np.ndarray) -> np.ndarray:
+def ln_flux_residuals(model: Model, thetas: Theta, ln_flux_true: np.ndarray) -> np.ndarray:
     """Emulated minus true ln flux [spectrum, wave].
 
     Args:
@@ -91,7 +92,7 @@ def ln_flux_residuals(model: Any, thetas: Any, ln_flux_true: np.ndarray) -> np.n
     return residual
 
 
-def spectral_errors(model: Any, thetas: Any, ln_flux_true: np.ndarray) -> SpectrumErrors:
+def spectral_errors(model: Model, thetas: Theta, ln_flux_true: np.ndarray) -> SpectrumErrors:
     """Distribution of the fractional errors of a rest-frame spectrum model.
 
     Args:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsed.core.types import Numbers
 from jaxsed.emulators.spectral.provabgs import ProvabgsSpectrum
 from jaxsed.emulators.validation.spectral import MEAN_RANGE, PERCENT, QUANTILES
 from jaxsed.nets import mlp
@@ -97,7 +98,7 @@ def spectrum_card(emulator: ProvabgsSpectrum, title: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _percents(values: Any) -> str:
+def _percents(values: Numbers) -> str:
     pairs = zip(PERCENT, values, strict=True)
     return ", ".join(f"{100 * v:.3f} % at {p:g} %" for p, v in pairs)
 

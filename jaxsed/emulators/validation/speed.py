@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsed.core.types import Model
+
 BATCH = 4096
 """Galaxies in the batch that is timed."""
 
@@ -32,7 +34,7 @@ class Timing(NamedTuple):
     """Of the four together."""
 
 
-def time_emulator(emulator: Any, features: np.ndarray) -> Timing:
+def time_emulator(emulator: Model, features: np.ndarray) -> Timing:
     """Time `emulator.from_features` on features [pair, feature], of which a batch is made."""
     rows = np.resize(np.arange(len(features)), BATCH)
     batch = jnp.asarray(np.asarray(features)[rows], float)

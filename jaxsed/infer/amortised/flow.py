@@ -20,6 +20,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.nets import made
 from jaxsed.nets.made import Made
 
@@ -48,7 +49,7 @@ class Flow:
         """x [dimension] from z [dimension], and ln |dx/dz|."""
         c = (context - self.context_shift) / self.context_scale
 
-        def block(carry: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], None]:
+        def block(carry: tuple[Array, Array], inputs: PyTree) -> tuple[tuple[Array, Array], None]:
             weights, order = inputs
             x, log_det = carry
             x, added = made.ancestral(weights, x, c)
@@ -63,7 +64,7 @@ class Flow:
         c = (context - self.context_shift) / self.context_scale
         back = jnp.asarray(np.argsort(np.asarray(self.orders), axis=1))
 
-        def block(carry: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], None]:
+        def block(carry: tuple[Array, Array], inputs: PyTree) -> tuple[tuple[Array, Array], None]:
             weights, order = inputs
             z, log_det = carry
             z = z[order]
@@ -79,7 +80,7 @@ class Flow:
         z, log_det = self.inverse(x, context)
         return log_det + _log_normal(z)
 
-    def sample(self, key: Array, context: Array, n: int) -> tuple[Array, Array]:
+    def sample(self, key: Key, context: Array, n: int) -> tuple[Array, Array]:
         """Draws [n, dimension] and their log densities [n]."""
         z = jax.random.normal(key, (n, self.dimension), self.x_shift.dtype)
         x, log_det = jax.vmap(self.forward, (0, None))(z, context)
@@ -100,7 +101,7 @@ class Flow:
 
 
 def create(
-    key: Array,
+    key: Key,
     dimension: int,
     features: int,
     *,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from blackjax.diagnostics import psis_weights
 from jax import Array
 
+from jaxsed.core.types import Key
 from jaxsed.infer.amortised.posterior import Amortised
 from jaxsed.problem import Problem
 
@@ -43,7 +44,7 @@ class Weighted(NamedTuple):
     the posterior is, for samplers to start from."""
 
 
-def weighted(key: Array, problem: Problem, amortised: Amortised, n: int, keep: int) -> Weighted:
+def weighted(key: Key, problem: Problem, amortised: Amortised, n: int, keep: int) -> Weighted:
     """`keep` draws out of `n` of the flow, by Pareto-smoothed weights (Vehtari+ 2024).
 
     Draws whose density is not finite have no weight; where none has any, the draws are the flow's.
@@ -84,7 +85,7 @@ def _log_normal_constant(x: Array) -> float:
     return 0.5 * x.shape[1] * math.log(2.0 * math.pi)
 
 
-def _systematic(key: Array, weight: Array, n: int) -> Array:
+def _systematic(key: Key, weight: Array, n: int) -> Array:
     """[n] indices in random order; the number of copies of each is within one of n weight / sum."""
     key_grid, key_order = jax.random.split(key)
     sums = jnp.cumsum(weight)

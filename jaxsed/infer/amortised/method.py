@@ -10,10 +10,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxsed import params
 from jaxsed.core.diagnostics import ESS_BAR
+from jaxsed.core.types import Key
 from jaxsed.infer.amortised.importance import KHAT_BAR, Weighted, weighted
 from jaxsed.infer.amortised.posterior import Amortised
 from jaxsed.infer.samplers import mixture
@@ -123,11 +123,11 @@ def by_flow(
 
 @partial(jax.jit, static_argnames=("n", "keep"))
 def weighted_batch(
-    keys: Array, problem: Problem, amortised: Amortised, *, n: int, keep: int
+    keys: Key, problem: Problem, amortised: Amortised, *, n: int, keep: int
 ) -> Weighted:
     """`importance.weighted` of every galaxy of a batch."""
 
-    def one(key: Array, problem: Problem, amortised: Amortised) -> Weighted:
+    def one(key: Key, problem: Problem, amortised: Amortised) -> Weighted:
         return weighted(key, problem, amortised, n, keep)
 
     at_once = max(CACHED_DRAWS // n, 1) if jax.default_backend() == "cpu" else None

@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.core.keys import typed_key
+from jaxsed.core.types import Key, Prior, PyTree
 from jaxsed.infer.amortised import flow as flows
 from jaxsed.infer.amortised.context import PhotometricContext, photometric_context
 from jaxsed.infer.amortised.flow import Flow
@@ -112,7 +113,7 @@ class Amortised(
         same = form == other_form and all(map(np.allclose, leaves, others))
         return dataclasses.replace(self, another_prior=not same)
 
-    def _own_prior(self, problem: Problem) -> Any:
+    def _own_prior(self, problem: Problem) -> Prior:
         if self.context.free_redshift:
             return self.prior(params.distribution("uniform", *self.record.redshift))
         return self.prior(problem.prior.redshift)
@@ -137,7 +138,7 @@ class Amortised(
         given: Any = self.prior
         return dataclasses.replace(self, prior=given or family(self.record.model).prior)
 
-    def sample(self, key: Array, problem: Problem, n: int) -> tuple[Array, Array]:
+    def sample(self, key: Key, problem: Problem, n: int) -> tuple[Array, Array]:
         """Draws x [n, dimension] for one galaxy and their log densities under the flow [n]."""
         x, log_q = self.flow.sample(key, self.context(problem), n)
         if self.another_prior:
@@ -157,7 +158,7 @@ class Amortised(
         return moved, jnp.where(params.within(problem.prior, here.theta), slope, -jnp.inf)
 
 
-def _flat(prior: Any) -> tuple[list[Any], Any]:
+def _flat(prior: Prior) -> tuple[list[Any], Any]:
     return jax.tree.flatten(prior)
 
 
@@ -209,7 +210,7 @@ def _check(amortised: Amortised) -> None:
 
 
 def simulate(
-    key: Array, simulator: Simulator, n: int, look: Callable[[Array, Problem], Any]
+    key: Key, simulator: Simulator, n: int, look: Callable[[Array, Problem], Any]
 ) -> Any:
     """``look(x, problem)`` of n simulated galaxies, stacked.
 
@@ -245,7 +246,7 @@ _COMPILED: dict[Any, Any] = {}
 def _compiled(look: Callable[[Array, Problem], Any]) -> Any:
     if look not in _COMPILED:
 
-        def one(key: Array, simulator: Simulator) -> tuple[Any, Array]:
+        def one(key: Key, simulator: Simulator) -> tuple[Any, Array]:
             x, problem, counts = simulator.one(key)
             return look(x, problem), counts
 
@@ -254,7 +255,7 @@ def _compiled(look: Callable[[Array, Problem], Any]) -> Any:
 
 
 def train(
-    key: Array,
+    key: Key,
     simulator: Simulator,
     *,
     text: str = "",
@@ -306,10 +307,10 @@ def train(
     def look(x: Array, problem: Problem) -> dict[str, Array]:
         return {"x": x, "context": context(problem)}
 
-    def data_of(key: Array) -> Any:
+    def data_of(key: Key) -> PyTree:
         return simulate(key, simulator, pairs, look)
 
-    def loss(blocks: Any, batch: Any, key: Array) -> Array:
+    def loss(blocks: PyTree, batch: PyTree, key: Key) -> Array:
         del key
         flow = dataclasses.replace(start, blocks=blocks)
         return jnp.mean(jnp.minimum(-jax.vmap(flow.log_prob)(batch["x"], batch["context"]), FAR))

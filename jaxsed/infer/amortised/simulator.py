@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.bands.magnitudes import POGSON
+from jaxsed.core.types import Forward, Key, Numbers, Prior
 from jaxsed.infer.amortised.trend import trend
 from jaxsed.likelihood import MAG_TO_RELATIVE, Photometry
 from jaxsed.problem import Problem
@@ -37,7 +38,7 @@ class NoiseModel:
     deviation: Array
     """[band, node]."""
 
-    def __call__(self, key: Array, flux: Array) -> Array:
+    def __call__(self, key: Key, flux: Array) -> Array:
         """Uncertainties [band] in maggies for fluxes [band] in maggies, above zero."""
         normal = jax.random.normal(key, flux.shape)
         magnitude = -POGSON * jnp.log(jnp.maximum(flux, 1e-30))
@@ -85,7 +86,7 @@ class Simulator:
     brighter or fainter than any of the survey's would only take time.
     """
 
-    forward: Any
+    forward: Forward
     """``forward(theta) -> flux [band]`` in maggies."""
     noise: NoiseModel
     emulator_sigma: Array
@@ -107,13 +108,13 @@ class Simulator:
     """Chance that a band is missing, half of the time; in the other half none is."""
     free_redshift: bool = struct.field(pytree_node=False, default=False)
 
-    def prior_at(self, redshift: Any) -> Any:
+    def prior_at(self, redshift: Numbers) -> Prior:
         """The prior of a posterior: at a redshift, or with the redshift free."""
         if self.free_redshift:
             redshift = params.distribution("uniform", self.redshift[0], self.redshift[1])
         return self.prior(redshift)
 
-    def one(self, key: Array) -> tuple[Array, Problem, Array]:
+    def one(self, key: Key) -> tuple[Array, Problem, Array]:
         """Coordinates x [dimension] of a galaxy, its problem, and whether it counts."""
         key_z, key_u, key_flux, key_sigma, key_mask = jax.random.split(key, 5)
         z = jax.random.uniform(key_z, minval=self.redshift[0], maxval=self.redshift[1])
@@ -135,7 +136,7 @@ class Simulator:
         """[band] relative to the flux."""
         return jnp.hypot(MAG_TO_RELATIVE * self.emulator_sigma, self.error_floor)
 
-    def _data(self, key: Array, observed: Array, sigma: Array) -> Photometry:
+    def _data(self, key: Key, observed: Array, sigma: Array) -> Photometry:
         inverse = 1.0 / jnp.hypot(sigma, self._model_error() * observed)
         if self.missing:
             key_any, key_each = jax.random.split(key)

@@ -17,6 +17,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.core.types import Prior
 from jaxsed.infer.amortised.trend import trend
 from jaxsed.problem import Problem
 
@@ -93,7 +94,7 @@ def _within(value: Array, low: Array, high: Array) -> Array:
     return (value >= low) & (value <= high)
 
 
-def wider(prior: Any, own: Any) -> Array:
+def wider(prior: Prior, own: Any) -> Array:
     """Whether a prior reaches beyond the support of another."""
     u = jax.random.normal(jax.random.key(0), (PRIOR_DRAWS, params.dimension(prior)))
     inside = jax.vmap(lambda u: params.within(own, params.constrain(prior, u)[0]))(u)

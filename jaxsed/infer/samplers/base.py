@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import blackjax
 from jax import Array
 
+from jaxsed.core.types import Key
 from jaxsed.problem import Problem
 
 SEGMENT = 50
@@ -133,7 +134,7 @@ class SingleCallMethod(Method):
         del dimension
         return self.chains
 
-    def run(self, key: Array, problem: Problem, length: int) -> SamplerRun:
+    def run(self, key: Key, problem: Problem, length: int) -> SamplerRun:
         """One galaxy, with `length` draws of every chain."""
         raise NotImplementedError
 

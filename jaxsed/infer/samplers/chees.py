@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.core.types import Key
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.samplers.base import SamplerRun, SingleCallMethod
 from jaxsed.learn import constant_adam
@@ -38,7 +39,7 @@ class ChEES(SingleCallMethod):
     starts: int = 16
     """Descents towards best fits, where the chains begin."""
 
-    def run(self, key: Array, problem: Problem, length: int) -> SamplerRun:
+    def run(self, key: Key, problem: Problem, length: int) -> SamplerRun:
         """One galaxy: `warmup` transitions of all chains, then `length` of those kept."""
         key_fit, key_spread, key_adapt, key_draw = jax.random.split(key, 4)
         fit = laplace(key_fit, problem, starts=self.starts)

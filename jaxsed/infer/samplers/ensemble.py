@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.infer import AIES, ESS
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.samplers.base import SamplerRun, SingleCallMethod
 from jaxsed.problem import Problem
@@ -51,7 +52,7 @@ class _Ensemble(SingleCallMethod):
         """The kernel of NumPyro."""
         raise NotImplementedError
 
-    def run(self, key: Array, problem: Problem, length: int) -> SamplerRun:
+    def run(self, key: Key, problem: Problem, length: int) -> SamplerRun:
         """One galaxy: `length` draws of each walker after half as many."""
         key_fit, key_spread, key_walk = jax.random.split(key, 3)
         fit = laplace(key_fit, problem, starts=self.starts)
@@ -64,11 +65,11 @@ class _Ensemble(SingleCallMethod):
         def potential(x: Array) -> Array:
             return -problem.guarded_logdensity(x)
 
-        def ensemble(key: Array, x: Array) -> tuple[Array, Array]:
+        def ensemble(key: Key, x: Array) -> tuple[Array, Array]:
             kernel = self._kernel(potential)
             state = kernel.init(jax.random.split(key, walkers), 0, init_params=x)
 
-            def step(state: Any, _: None) -> tuple[Any, Array]:
+            def step(state: PyTree, _: None) -> tuple[Any, Array]:
                 state = kernel.sample(state, (), {})
                 return state, state.z
 

@@ -9,11 +9,12 @@ import blackjax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.samplers.base import Kernel, KernelMethod, LogDensity, Move
 
 
 def step(
-    key: Array, state: Any, logdensity: LogDensity, step_size: Array, length: Array
+    key: Key, state: PyTree, logdensity: LogDensity, step_size: Array, length: Array
 ) -> tuple[Any, Move]:
     """A trajectory of `length` leapfrog steps with a Metropolis test at its end."""
     metric = jnp.ones_like(state.position)

@@ -9,12 +9,13 @@ import blackjax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.samplers.base import Kernel, KernelMethod, LogDensity, Move
 from jaxsed.infer.samplers.hmc import HMC
 
 
 def step(
-    key: Array, state: Any, logdensity: LogDensity, step_size: Array, length: Array
+    key: Key, state: PyTree, logdensity: LogDensity, step_size: Array, length: Array
 ) -> tuple[Any, Move]:
     """A microcanonical trajectory of `length` steps with a Metropolis test at its end."""
     # Its velocities have norm one, those of HMC about the root of the dimension.

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core import linear_algebra
+from jaxsed.core.types import Key
 
 COMPONENTS = 16
 DEGREES = 5
@@ -48,7 +49,7 @@ class Mixture(NamedTuple):
         """Log density at `x` [dimension]."""
         return jax.scipy.special.logsumexp(self.log_weight + self._log_student(x))
 
-    def sample(self, key: Array, n: int) -> Array:
+    def sample(self, key: Key, n: int) -> Array:
         """Draws [n, dimension]."""
         key_which, key_where = jax.random.split(key)
         # Random numbers cost as much as a likelihood: one uniform chooses, not one per component.
@@ -91,7 +92,7 @@ def spread(draws: Array) -> tuple[Array, Array]:
     return jnp.mean(draws, axis=0), linear_algebra.cholesky(covariance)
 
 
-def fit(key: Array, draws: Array) -> Mixture:
+def fit(key: Key, draws: Array) -> Mixture:
     """Expectation-maximisation of Gaussians on draws [draw, dimension], with shrunken covariances.
 
     The Gaussians' covariances then serve as scale matrices.

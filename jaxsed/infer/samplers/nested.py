@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxsed import params
 from jaxsed.core import linear_algebra
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.samplers.base import SamplerRun, SingleCallMethod
 from jaxsed.problem import PriorCoordinates, Problem
 
@@ -47,7 +48,7 @@ class NestedSlice(SingleCallMethod):
     live_points: int = 200
     """Of each run; more with every retry."""
 
-    def run(self, key: Array, problem: Problem, length: int) -> SamplerRun:
+    def run(self, key: Key, problem: Problem, length: int) -> SamplerRun:
         """One galaxy, with `length` draws by weight from each run."""
         flat = _in_prior_coordinates(problem)
         live = self.live_points * min(max(length // self.draws, 1), MOST_FOLD)
@@ -85,7 +86,7 @@ def _in_prior_coordinates(problem: Problem) -> Problem:
     return dataclasses.replace(problem, prior=prior, transform=PriorCoordinates())
 
 
-def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, ...]:
+def _one(key: Key, problem: Problem, live: int, length: int) -> tuple[Array, ...]:
     """Draws [draw, dimension], ln evidence, effective number of the weights, evaluations, and
     whether the live points hold little enough of the evidence."""
     dimension = problem.dimension
@@ -100,7 +101,7 @@ def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, .
     def point(u: Array, loglikelihood_birth: Any = jnp.nan) -> Any:
         return init_state_strategy(u, log_prior, log_likelihood, loglikelihood_birth)
 
-    def factor(key: Any, state: Any, info: Any, parameters: Any = None) -> dict[str, Array]:
+    def factor(key: Any, state: PyTree, info: Any, parameters: Any = None) -> dict[str, Array]:
         del key, info, parameters
         gap = state.particles.position - jnp.mean(state.particles.position, axis=0)
         covariance = gap.T @ gap / (live - 1) + 1e-8 * jnp.eye(dimension)
@@ -118,14 +119,14 @@ def _one(key: Array, problem: Problem, live: int, length: int) -> tuple[Array, .
     )  # fmt: skip
     dead = (jnp.zeros((most, deleted, dimension)), jnp.full((most, deleted), -jnp.inf))
 
-    def enough(state: Any) -> Array:
+    def enough(state: PyTree) -> Array:
         return state.integrator.logZ_live - state.integrator.logZ < ENOUGH
 
-    def unfinished(carry: Any) -> Array:
+    def unfinished(carry: PyTree) -> Array:
         _, state, _, count, _ = carry
         return (count < most) & ~enough(state)
 
-    def again(carry: Any) -> Any:
+    def again(carry: PyTree) -> PyTree:
         key, state, (u, value), count, used = carry
         key, key_step = jax.random.split(key)
         state, info = step(key_step, state)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.infer.hmc import hmc
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.samplers.base import SamplerRun, SingleCallMethod
 from jaxsed.problem import Problem
@@ -31,7 +32,7 @@ class NumpyroNUTS(SingleCallMethod):
     max_tree_depth: int = 6
     target_acceptance: float = 0.8
 
-    def run(self, key: Array, problem: Problem, length: int) -> SamplerRun:
+    def run(self, key: Key, problem: Problem, length: int) -> SamplerRun:
         """`chains` chains of one galaxy: `warmup` transitions that adapt, then `length` draws.
 
         They start spread around the best fit, in coordinates whitened by the curvature there.
@@ -43,14 +44,14 @@ class NumpyroNUTS(SingleCallMethod):
         def potential(q: Array) -> Array:
             return -problem.guarded_logdensity(fit.place(q))
 
-        def chain(key: Array, q: Array) -> tuple[Array, ...]:
+        def chain(key: Key, q: Array) -> tuple[Array, ...]:
             begin, move = hmc(potential, algo="NUTS")
             state = begin(
                 q, self.warmup, target_accept_prob=self.target_acceptance,
                 max_tree_depth=self.max_tree_depth, rng_key=key,
             )  # fmt: skip
 
-            def step(state: Any, _: None) -> tuple[Any, tuple[Array, ...]]:
+            def step(state: PyTree, _: None) -> tuple[Any, tuple[Array, ...]]:
                 state = move(state)
                 return state, (state.z, -state.potential_energy, state.diverging, state.num_steps)
 

@@ -10,6 +10,7 @@ import blackjax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.samplers.base import Kernel, KernelMethod, LogDensity, Move
 
 
@@ -18,7 +19,7 @@ def _step_of(max_tree_depth: int) -> Any:
     transition = blackjax.nuts.build_kernel()
 
     def step(
-        key: Array, state: Any, logdensity: LogDensity, step_size: Array, length: Array
+        key: Key, state: PyTree, logdensity: LogDensity, step_size: Array, length: Array
     ) -> tuple[Any, Move]:
         del length
         metric = jnp.ones_like(state.position)

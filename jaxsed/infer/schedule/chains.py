@@ -16,6 +16,7 @@ from blackjax.mcmc import hmc
 from jax import Array
 
 from jaxsed.core import linear_algebra
+from jaxsed.core.types import Key
 from jaxsed.infer.laplace import laplace
 from jaxsed.infer.samplers import mixture
 from jaxsed.infer.samplers.base import Kernel
@@ -97,7 +98,7 @@ class _Averaging(NamedTuple):
         return _Averaging(self.centre, error, log_step, average)
 
 
-def begin(key: Array, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
+def begin(key: Key, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
     """Chains of one galaxy spread around its best fits by the Gaussian approximation."""
     key_fit, key_spread = jax.random.split(key)
     fit = laplace(key_fit, problem, starts=starts)
@@ -111,7 +112,7 @@ def begin(key: Array, problem: Problem, *, chains: int, starts: int, dense: bool
 
 
 def advance(
-    key: Array, problem: Problem, chains: Chains, adapt: Array, schedule: Schedule, moves: Moves
+    key: Key, problem: Problem, chains: Chains, adapt: Array, schedule: Schedule, moves: Moves
 ) -> tuple[Chains, Segment]:
     """One segment of one galaxy: as many transitions as the schedule has.
 
@@ -139,7 +140,7 @@ def advance(
         log_step = jnp.where(adapt, averaging.log_step, chains.log_step)
         step_size = jnp.exp(log_step) * factor
 
-        def one(key: Array, q: Array):
+        def one(key: Key, q: Array):
             key_move, key_global = jax.random.split(key)
             state = hmc.init(q, logdensity)
             state, move = kernel.step(key_move, state, logdensity, step_size, length)
@@ -230,10 +231,10 @@ def _whiten(q: Array, chains: Chains, dense: bool) -> tuple[Array, Array]:
 
 
 @partial(jax.jit, static_argnames=("chains", "starts", "dense"))
-def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
+def begin_batch(keys: Key, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
     """`begin` for a batch of galaxies; `keys` [galaxy]."""
 
-    def one(key: Array, problem: Problem) -> Chains:
+    def one(key: Key, problem: Problem) -> Chains:
         own = uses.numbered(key, uses.BEGIN, 0)
         return begin(own, problem, chains=chains, starts=starts, dense=dense)
 
@@ -242,7 +243,7 @@ def begin_batch(keys: Array, problem: Problem, *, chains: int, starts: int, dens
 
 @partial(jax.jit, static_argnames=("moves",), donate_argnames=("chains",))
 def advance_batch(
-    keys: Array,
+    keys: Key,
     steps: Array,
     adapt: Array,
     chains: Chains,
@@ -273,10 +274,10 @@ def advance_batch(
 
 
 @partial(jax.jit, static_argnames=("dense",))
-def learn_batch(keys: Array, steps: Array, chains: Chains, draws: Array, *, dense: bool) -> Chains:
+def learn_batch(keys: Key, steps: Array, chains: Chains, draws: Array, *, dense: bool) -> Chains:
     """Chains whose whitening and global moves are fitted to draws [galaxy, draw, dimension]."""
 
-    def one(key: Array, step: Array, chains: Chains, draws: Array) -> Chains:
+    def one(key: Key, step: Array, chains: Chains, draws: Array) -> Chains:
         centre, scale = mixture.spread(draws)
         if not dense:
             scale = jnp.diag(jnp.linalg.norm(scale, axis=1))

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxsed.core.types import PyTree
 from jaxsed.problem import Problem
 
 
@@ -49,10 +50,10 @@ def over_galaxies(
     axes = (*(0,) * n_batched, problem.axes, *(None,) * n_shared)
     together = jax.vmap(function, in_axes=axes)
 
-    def in_turn(*arguments: Any) -> Any:
+    def in_turn(*arguments: Any) -> PyTree:
         batched, (problem, *shared) = arguments[:n_batched], arguments[n_batched:]
 
-        def one(item: Any) -> Any:
+        def one(item: PyTree) -> PyTree:
             *own, prior, data = item
             return function(*own, dataclasses.replace(problem, prior=prior, data=data), *shared)
 
@@ -70,7 +71,7 @@ def over_galaxies(
     )  # fmt: skip
 
 
-def place(tree: Any) -> Any:
+def place(tree: PyTree) -> PyTree:
     """Arrays with a galaxy axis laid out over the devices as the batch functions leave them, so
     that every call finds the layout that is compiled."""
     return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec("galaxy")))

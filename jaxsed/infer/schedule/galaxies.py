@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxsed.core.diagnostics import Diagnostics, stacked
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.amortised.support import reasons
 from jaxsed.infer.samplers.base import SEGMENT, SamplerRun
 from jaxsed.infer.samples import Convergence, Samples, convergence
@@ -55,7 +56,7 @@ class GalaxyState:
     """Of this run [1, quantity]."""
     diagnostics: Diagnostics | None = None
     """Of this run."""
-    end: Any = None
+    end: PyTree = None
     """Its `Chains` when it left its slot without having converged."""
 
     @property
@@ -88,7 +89,7 @@ class Galaxies:
     """
 
     def __init__(
-        self, keys: Array, problem: Problem, *, derive: Any, shape: tuple[int, int], slots: int
+        self, keys: Key, problem: Problem, *, derive: PyTree, shape: tuple[int, int], slots: int
     ) -> None:
         self.keys, self.problem, self.derive = keys, problem, derive
         self.shape, self.slots = shape, slots
@@ -168,11 +169,11 @@ class Galaxies:
 
 
 @jax.jit
-def describe_batch(x: Array, problem: Problem, derive: Any) -> tuple[Any, ...]:
+def describe_batch(x: Array, problem: Problem, derive: PyTree) -> tuple[Any, ...]:
     """Theta, normal coordinates, kept predictions and derived quantities of draws
     [galaxy, chain, draw, dimension]; `derive` is a model with ``derived(theta)``, or None."""
 
-    def one(x: Array, problem: Problem, derive: Any) -> tuple[Any, ...]:
+    def one(x: Array, problem: Problem, derive: PyTree) -> tuple[Any, ...]:
         def point(x: Array) -> tuple[Any, ...]:
             at = problem.evaluate(x)
             derived = {} if derive is None else derive.derived(at.theta)._asdict()

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsed.core.types import Numbers
 from jaxsed.infer.samplers import hmc
 from jaxsed.infer.samplers.base import SEGMENT, Kernel, KernelMethod, SamplerRun
 from jaxsed.infer.samplers.hmc import HMC
@@ -207,7 +208,7 @@ def _joined(parts: Sequence[mc.Segment]) -> SamplerRun:
     )
 
 
-def _pooled(x: Any) -> np.ndarray:
+def _pooled(x: Numbers) -> np.ndarray:
     """Draws [chain, draw, dimension] of all chains in the order they were made."""
     return np.swapaxes(np.asarray(x), 0, 1).reshape(-1, x.shape[-1])
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.samplers.base import SingleCallMethod
 from jaxsed.infer.schedule import uses
 from jaxsed.infer.schedule.devices import over_galaxies, place, place_problem
@@ -63,18 +64,18 @@ def by_single_calls(
     return waiting
 
 
-def _keys(keys: Array, runs_before: Array) -> Array:
+def _keys(keys: Key, runs_before: Array) -> Array:
     """[galaxy] keys of a run, by the number of runs that each galaxy had before."""
     return jax.vmap(lambda key, n: uses.numbered(key, uses.SINGLE_CALL, n))(keys, runs_before)
 
 
 @partial(jax.jit, static_argnames=("method", "length"))
 def single_call_batch(
-    keys: Array, problem: Problem, *, method: SingleCallMethod, length: int
+    keys: Key, problem: Problem, *, method: SingleCallMethod, length: int
 ) -> Any:
     """``method.run(key, problem, length)`` of every galaxy of a batch."""
 
-    def one(key: Array, problem: Problem) -> Any:
+    def one(key: Key, problem: Problem) -> PyTree:
         return jax.tree.map(jnp.asarray, method.run(key, problem, length))
 
     return over_galaxies(one, problem)(keys, problem)

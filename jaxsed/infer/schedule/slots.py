@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.schedule import chains as mc
 from jaxsed.infer.schedule.devices import device_count, place, place_problem
 from jaxsed.problem import Problem, take
@@ -57,11 +58,11 @@ class BatchSlots:
     galaxies: np.ndarray
     """[galaxy] positions in the batch of those who have a slot, in the order of the slots."""
     size: int
-    keys: Array
+    keys: Key
     """[slot] those of `everyone`; slots that are empty repeat the others."""
     problem: Problem
     """Of the slots, likewise."""
-    chains: Any = None
+    chains: PyTree = None
     """`Chains` of the slots."""
 
     def begin(self, *, chains: int, starts: int, dense: bool) -> BatchSlots:
@@ -129,7 +130,7 @@ class BatchSlots:
 
 
 def slots_for(
-    everyone: tuple[Array, Problem], galaxies: np.ndarray, size: int, chains: Any = None
+    everyone: tuple[Array, Problem], galaxies: np.ndarray, size: int, chains: PyTree = None
 ) -> BatchSlots:
     """Slots in which some galaxies of a batch are seated, as many as `size`."""
     keys, problem = everyone
@@ -144,5 +145,5 @@ def empty_slots(everyone: tuple[Array, Problem], size: int) -> BatchSlots:
     return dataclasses.replace(seated, galaxies=np.zeros(0, int))
 
 
-def _merged(old: Any, new: Any, index: np.ndarray) -> Any:
+def _merged(old: Any, new: Any, index: np.ndarray) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[index], old, new)

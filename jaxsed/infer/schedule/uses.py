@@ -9,9 +9,11 @@ from typing import Any
 import jax
 from jax import Array
 
+from jaxsed.core.types import Key
+
 BEGIN, SEGMENT, LEARNING, SINGLE_CALL, FLOW = range(5)
 
 
-def numbered(key: Array, use: int, number: Any) -> Array:
+def numbered(key: Key, use: int, number: Any) -> Array:
     """The key of a galaxy for one of its uses, such as its nth segment."""
     return jax.random.fold_in(jax.random.fold_in(key, use), number)

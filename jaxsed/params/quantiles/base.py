@@ -10,9 +10,11 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import ndtri
 
+from jaxsed.core.types import Prior
+
 
 @singledispatch
-def quantile(prior: Any, p: Array, q: Array) -> Array:
+def quantile(prior: Prior, p: Array, q: Array) -> Array:
     """The value below which a draw lies with probability p, and above which with q = 1 - p.
 
     Elementwise where `prior` has a batch shape.
@@ -23,12 +25,12 @@ def quantile(prior: Any, p: Array, q: Array) -> Array:
 
 
 @singledispatch
-def tails(prior: Any, value: Array) -> tuple[Array, Array]:
+def tails(prior: Prior, value: Array) -> tuple[Array, Array]:
     """Probabilities below and above a value inside the support; the inverse of `quantile`."""
     raise ValueError(f"the distribution function of {type(prior).__name__} is not known")
 
 
-def is_known(prior: Any) -> bool:
+def is_known(prior: Prior) -> bool:
     """Whether `quantile` and `tails` know the distribution and, of a mixture, every component."""
     if isinstance(prior, dist.ExpandedDistribution):
         return not prior.event_shape and is_known(prior.base_dist)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
+from jaxsed.core.types import Prior
 from jaxsed.params.quantiles.base import bounds, quantile, tails
 from jaxsed.params.quantiles.inversion import Family, broadcast, invert
 
 # Truncation
 
 
-def _ends(prior: Any) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def _ends(prior: Prior) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Tails of the base distribution at both ends of a truncated one."""
     zero, one = jnp.zeros(()), jnp.ones(())
     low = tails(prior.base_dist, prior.low) if hasattr(prior, "low") else (zero, one)
@@ -27,7 +28,7 @@ def _between(low: tuple[Array, Array], high: tuple[Array, Array]) -> Array:
     return jnp.where(low[1] < high[0], low[1] - high[1], high[0] - low[0])
 
 
-def _truncated_quantile(prior: Any, p: Array, q: Array) -> Array:
+def _truncated_quantile(prior: Prior, p: Array, q: Array) -> Array:
     low, high = _ends(prior)
     width = _between(low, high)
     value = quantile(prior.base_dist, low[0] + width * p, high[1] + width * q)
@@ -36,7 +37,7 @@ def _truncated_quantile(prior: Any, p: Array, q: Array) -> Array:
     return jnp.minimum(value, prior.high) if hasattr(prior, "high") else value
 
 
-def _truncated_tails(prior: Any, value: Array) -> tuple[Array, Array]:
+def _truncated_tails(prior: Prior, value: Array) -> tuple[Array, Array]:
     low, high = _ends(prior)
     here, width = tails(prior.base_dist, value), _between(low, high)
     return (
@@ -82,7 +83,7 @@ def _component_tails(mixture: Any, value: Array) -> tuple[Array, Array]:
     return jnp.stack(below, axis=-1), jnp.stack(above, axis=-1)
 
 
-def _limited_tails(prior: Any, value: Array) -> tuple[Array, Array]:
+def _limited_tails(prior: Prior, value: Array) -> tuple[Array, Array]:
     """`tails` of a component, whose support may be only part of the mixture's."""
     low, high = bounds(prior.support)
     limits = jnp.finfo(value.dtype)
@@ -115,12 +116,12 @@ def _mixture_bounds(mixture: Any, p: Array, q: Array) -> tuple[Array, Array]:
 _MIXTURE = Family(_log_mixture_tail, lambda mixture, x: mixture.log_prob(x), _mixture_bounds)
 
 
-def _mixture_quantile(prior: Any, p: Array, q: Array) -> Array:
+def _mixture_quantile(prior: Prior, p: Array, q: Array) -> Array:
     p, q = broadcast(p, q)
     return invert(_MIXTURE, p, q, prior)
 
 
-def _mixture_tails(prior: Any, value: Array) -> tuple[Array, Array]:
+def _mixture_tails(prior: Prior, value: Array) -> tuple[Array, Array]:
     value = jnp.asarray(value, float)
     low = jnp.ones(value.shape, bool)
     below, above = _log_mixture_tail(prior, value, low), _log_mixture_tail(prior, value, ~low)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
+from jaxsed.core.types import PyTree
+
 
 class Family(NamedTuple):
     """A distribution function of y, where y is a coordinate in which Newton's method goes well."""
@@ -36,10 +38,10 @@ def invert(family: Family, p: Array, q: Array, parameters: Any) -> Array:
     low, high = family.bounds(parameters, p, q)
     eps = jnp.finfo(target.dtype).eps
 
-    def unfinished(state: Any) -> Array:
+    def unfinished(state: PyTree) -> Array:
         return (state[0] < MAX_ITERATIONS) & jnp.any(state[-1])
 
-    def again(state: Any) -> Any:
+    def again(state: PyTree) -> PyTree:
         count, low, high, y, active = state
         log_tail = family.log_tail(parameters, y, lower)
         gap = jnp.where(lower, log_tail - target, target - log_tail)

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import betainc, betaln, ndtr, ndtri
 
+from jaxsed.core.types import Prior
 from jaxsed.params.quantiles.base import quantile, tails
 from jaxsed.params.quantiles.beta_gamma import beta_bounds, log_beta_below
 from jaxsed.params.quantiles.inversion import Family, broadcast, invert
@@ -24,24 +25,24 @@ class StudentT2(dist.StudentT):
 
 
 @singledispatch
-def _lower_quantile(prior: Any, p: Array) -> Array:
+def _lower_quantile(prior: Prior, p: Array) -> Array:
     """Standardised quantile, for p up to one half."""
     raise NotImplementedError
 
 
 @singledispatch
-def _lower_tail(prior: Any, z: Array) -> Array:
+def _lower_tail(prior: Prior, z: Array) -> Array:
     """Probability below a standardised value z <= 0."""
     raise NotImplementedError
 
 
-def _symmetric_quantile(prior: Any, p: Array, q: Array) -> Array:
+def _symmetric_quantile(prior: Prior, p: Array, q: Array) -> Array:
     below = p < q
     z = _lower_quantile(prior, jnp.where(below, p, q))
     return prior.loc + prior.scale * jnp.where(below, z, -z)
 
 
-def _symmetric_tails(prior: Any, value: Array) -> tuple[Array, Array]:
+def _symmetric_tails(prior: Prior, value: Array) -> tuple[Array, Array]:
     z = (value - prior.loc) / prior.scale
     below = z < 0
     tail = _lower_tail(prior, jnp.where(below, z, -z))

@@ -6,7 +6,7 @@ two-component dust.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
+from jaxsed.core.types import Numbers, Parameter
 from jaxsed.params import LN10, Recoordinated, student_t2
 from jaxsed.sps.models.galaxy import Attenuation
 from jaxsed.sps.populations.composite import Formation
@@ -50,19 +51,19 @@ GALLAZZI_P84 = (
 class ContinuityTheta(NamedTuple):
     """Parameters of a galaxy with a continuity star formation history."""
 
-    log_mass_formed: Any
+    log_mass_formed: Parameter
     """log10 of the stellar mass ever formed, Msun."""
-    log_z: Any
+    log_z: Numbers
     """log10 of the stellar metallicity in solar units."""
-    log_sfr_ratios: Any
+    log_sfr_ratios: Parameter
     """[6] log10 SFR_i / SFR_{i+1} of neighbouring bins, youngest first."""
-    dust2: Any
+    dust2: Parameter
     """Optical depth of the diffuse dust at 5500 Å."""
-    dust_index: Any
+    dust_index: Parameter
     """Slope of the diffuse attenuation curve relative to Calzetti's (Kriek & Conroy 2013)."""
-    dust1_fraction: Any
+    dust1_fraction: Parameter
     """Optical depth of birth clouds over that of the diffuse dust."""
-    redshift: Any
+    redshift: Numbers
 
 
 FEATURES = (

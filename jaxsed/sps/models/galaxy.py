@@ -23,6 +23,7 @@ from jaxsed.bands.filters import Filter
 from jaxsed.bands.magnitudes import ln_amplitude
 from jaxsed.bands.projection import BandProjector, project
 from jaxsed.core.constants import LYMAN_LIMIT, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.core.types import Model, Numbers, Prior, Theta
 from jaxsed.likelihood import MassShear
 from jaxsed.params import LN10
 from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR, CharlotFall
@@ -84,20 +85,20 @@ class Derived(NamedTuple):
 class Physics(Protocol):
     """What a galaxy is made of: a star formation and metallicity history, and dust."""
 
-    def formation(self, theta: Any, t_age: Array) -> Formation:
+    def formation(self, theta: Theta, t_age: Array) -> Formation:
         """Mass formed per age interval, one in total over both parts."""
 
-    def log_z(self, theta: Any) -> Array:
+    def log_z(self, theta: Theta) -> Array:
         """[age] log10 of the absolute metallicity of the stars at each age node."""
 
-    def attenuation(self, theta: Any) -> Attenuation:
+    def attenuation(self, theta: Theta) -> Attenuation:
         """The dust."""
 
 
 class EmittingPhysics(Physics, Protocol):
     """Physics whose gas, dust and nucleus shine."""
 
-    def emission(self, theta: Any) -> EmissionState:
+    def emission(self, theta: Theta) -> EmissionState:
         """Gas, dust emission and nucleus."""
 
 
@@ -105,7 +106,7 @@ class EmittingPhysics(Physics, Protocol):
 class GalaxyModel:
     """The direct physics: ``model(theta) -> flux`` in maggies per band, for one galaxy."""
 
-    physics: Any
+    physics: Model
     stars: Populations
     dust: CharlotFall
     igm: IGMTable
@@ -120,11 +121,11 @@ class GalaxyModel:
     transform = MassShear()
     """Of problems with this model, see `jaxsed.Problem`."""
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """Fluxes in maggies, [band]."""
         return self.shape(theta) * amplitude(theta, self.cosmology)
 
-    def prior(self, redshift: Any, **changes: Any) -> Any:
+    def prior(self, redshift: Numbers, **changes: Any) -> Prior:
         """The prior of theta at a redshift, which is a number or a distribution.
 
         `changes` replace the distributions of some parameters, or set them to known numbers.
@@ -133,12 +134,12 @@ class GalaxyModel:
             raise ValueError("this model has no prior of its own: see sps.models.registry.family")
         return self.own_prior(redshift, self.cosmology)._replace(**changes)
 
-    def shape(self, theta: Any) -> Array:
+    def shape(self, theta: Theta) -> Array:
         """Fluxes in maggies, [band], at 10 pc for 1e10 Msun formed, in the bands as redshifted."""
         spectrum = self.spectrum(theta)
         return self.bands(spectrum, theta.redshift) * (1 + theta.redshift)
 
-    def spectrum(self, theta: Any) -> Array:
+    def spectrum(self, theta: Theta) -> Array:
         """Rest-frame spectrum [wave] after dust and intergalactic gas, in maggies at 10 pc for 1e10
         Msun formed."""
         spectrum = self.emitted(theta)
@@ -146,7 +147,7 @@ class GalaxyModel:
         beyond = spectrum.shape[0] - absorbed.shape[0]
         return spectrum * (1 - jnp.pad(absorbed, (0, beyond)))
 
-    def emitted(self, theta: Any) -> Array:
+    def emitted(self, theta: Theta) -> Array:
         """The spectrum [wave] that leaves the galaxy."""
         t_age = cosmo.age(theta.redshift, self.cosmology)
         formation, log_z = self.physics.formation(theta, t_age), self.physics.log_z(theta)
@@ -161,7 +162,7 @@ class GalaxyModel:
         seen = young_seen * young + old_seen * old
         return seen + self.emission.reradiated(state, young + old, seen, old_seen, luminosity)
 
-    def derived(self, theta: Any) -> Derived:
+    def derived(self, theta: Theta) -> Derived:
         """Masses, star formation rates, ages, metallicity and dust of one galaxy."""
         t_age = cosmo.age(theta.redshift, self.cosmology)
         part = self.physics.formation(theta, t_age).total()
@@ -203,13 +204,13 @@ class GalaxyModel:
         return self.bands.names
 
 
-def amplitude(theta: Any, cosmology: cosmo.Cosmology) -> Array:
+def amplitude(theta: Theta, cosmology: cosmo.Cosmology) -> Array:
     """Flux of a galaxy over its flux at 10 pc for 1e10 Msun formed: mass and distance, exactly."""
     return jnp.exp(ln_amplitude(theta, cosmology))
 
 
 def galaxy_model(
-    physics: Any,
+    physics: Model,
     name: str,
     ssp: SSPGrid,
     bands: Sequence[Filter],

@@ -6,7 +6,7 @@ metallicity of its own, dust emission that balances the absorbed energy, and an 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
+from jaxsed.core.types import Numbers, Parameter
 from jaxsed.params import LN10
 from jaxsed.sps.energy_balance import EmissionState
 from jaxsed.sps.models import continuity
@@ -28,30 +29,30 @@ LOG_Z_GAS_RANGE = (-2.0, 0.5)
 class ProspectorTheta(NamedTuple):
     """Parameters of a Prospector-like galaxy, in the order of Mathews+ (2023), table 1."""
 
-    log_mass_formed: Any
+    log_mass_formed: Parameter
     """log10 of the stellar mass ever formed, Msun."""
-    log_z: Any
+    log_z: Numbers
     """log10 of the stellar metallicity in solar units."""
-    log_sfr_ratios: Any
+    log_sfr_ratios: Parameter
     """[6] log10 SFR_i / SFR_{i+1} of neighbouring bins, youngest first."""
-    dust2: Any
+    dust2: Parameter
     """Optical depth of the diffuse dust at 5500 Å."""
-    dust_index: Any
+    dust_index: Parameter
     """Slope of the diffuse attenuation curve relative to Calzetti's (Kriek & Conroy 2013)."""
-    dust1_fraction: Any
+    dust1_fraction: Parameter
     """Optical depth of birth clouds over that of the diffuse dust."""
-    log_f_agn: Any
+    log_f_agn: Parameter
     """log10 of the luminosity of the torus over that of the stars."""
-    log_tau_agn: Any
+    log_tau_agn: Parameter
     """log10 of the optical depth of a clump of the torus at 5500 Å."""
-    log_z_gas: Any
+    log_z_gas: Parameter
     """log10 of the gas metallicity in solar units."""
-    redshift: Any
-    q_pah: Any
+    redshift: Numbers
+    q_pah: Parameter
     """Percent of the dust mass in PAHs."""
-    u_min: Any
+    u_min: Parameter
     """Lowest intensity of the starlight that heats the dust, in the local unit."""
-    log_gamma_e: Any
+    log_gamma_e: Parameter
     """log10 of the share of the dust heated by more than `u_min`."""
 
 
@@ -84,7 +85,7 @@ class Prospector(Continuity):
         )
 
 
-def _power_of_ten(x: Any) -> Array:
+def _power_of_ten(x: Numbers) -> Array:
     return jnp.exp(LN10 * jnp.asarray(x))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
+from jaxsed.core.types import Numbers, Parameter
 from jaxsed.params import LN10, FlatDirichlet, Recoordinated
 from jaxsed.sps.models.galaxy import Attenuation
 from jaxsed.sps.populations.composite import Formation
@@ -32,25 +33,25 @@ T_BURST_GYR = (0.01, 13.27)
 class ProvabgsTheta(NamedTuple):
     """Parameters of a PROVABGS galaxy."""
 
-    log_mass_formed: Any
+    log_mass_formed: Parameter
     """log10 of the stellar mass ever formed, Msun."""
-    beta: Any
+    beta: Parameter
     """[4] coefficients of the star formation history, summing to one."""
-    f_burst: Any
+    f_burst: Parameter
     """Fraction of the mass formed in the burst."""
-    t_burst: Any
+    t_burst: Parameter
     """Lookback time of the burst, Gyr."""
-    gamma1: Any
+    gamma1: Parameter
     """First coefficient of the metallicity history."""
-    gamma2: Any
+    gamma2: Parameter
     """Second coefficient of the metallicity history."""
-    dust1: Any
+    dust1: Parameter
     """Optical depth of birth clouds at 5500 Å."""
-    dust2: Any
+    dust2: Parameter
     """Optical depth of the diffuse dust at 5500 Å."""
-    dust_index: Any
+    dust_index: Parameter
     """Slope of the diffuse attenuation curve relative to Calzetti's (Kriek & Conroy 2013)."""
-    redshift: Any
+    redshift: Numbers
 
 
 FEATURES = (

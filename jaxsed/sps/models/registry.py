@@ -15,6 +15,7 @@ from jax import Array
 from jaxsed import cosmology as cosmo
 from jaxsed import params
 from jaxsed.bands.filters import Filter
+from jaxsed.core.types import Key, Theta
 from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR
 from jaxsed.sps.energy_balance import EmissionTables
 from jaxsed.sps.models import continuity, prospector, provabgs
@@ -100,7 +101,7 @@ class GalaxyFamily:
         return unreachable(bands, wave, redshift_range)
 
 
-def _provabgs_draw(key: Array, redshift: Array) -> provabgs.ProvabgsTheta:
+def _provabgs_draw(key: Key, redshift: Array) -> provabgs.ProvabgsTheta:
     key_u, key_t, key_which = jax.random.split(key, 3)
     prior = provabgs.prior(redshift)
     u = THICK_TAIL * jax.random.normal(key_u, (params.dimension(prior),))
@@ -115,7 +116,7 @@ def _provabgs_draw(key: Array, redshift: Array) -> provabgs.ProvabgsTheta:
 def _draw_from(distribution: Callable[[Array], Any]) -> Callable[[Array, Array], Any]:
     """Draws from a training distribution of the redshift, at mass 1e10."""
 
-    def draw(key: Array, redshift: Array) -> Any:
+    def draw(key: Key, redshift: Array) -> Theta:
         prior = distribution(redshift)
         u = jax.random.normal(key, (params.dimension(prior),))
         return params.draw(prior, u)._replace(log_mass_formed=jnp.asarray(10.0))

@@ -30,6 +30,7 @@ from scipy import fft, sparse
 from jaxsed import cosmology as cosmo
 from jaxsed.bands.magnitudes import REFERENCE_LOG_MASS, ln_amplitude
 from jaxsed.core.constants import C_LIGHT_KM_S, LSUN, PC
+from jaxsed.core.types import Numbers, Theta
 from jaxsed.likelihood import LineProfiles, Lines, MassShear, SpectrumPrediction
 from jaxsed.rest_frame.spectrum import RestModel
 from jaxsed.sps.gas.lines import EmissionLine
@@ -106,11 +107,11 @@ class SpectrumModel:
     transform = MassShear()
     """Of problems with this model, see `jaxsed.Problem`."""
 
-    def __call__(self, theta: Any) -> SpectrumPrediction:
+    def __call__(self, theta: Theta) -> SpectrumPrediction:
         """Mean flux densities in the pixels, before a resolution matrix is applied."""
         return self.observe(theta, self.rest(theta))
 
-    def observe(self, theta: Any, ln_light: Array) -> SpectrumPrediction:
+    def observe(self, theta: Theta, ln_light: Array) -> SpectrumPrediction:
         """The same from the rest-frame spectrum ln L_lambda [wave] of this theta."""
         energy = self.to_grid(jnp.exp(ln_light)) * aperture(theta)
         shift = self.shift(theta.redshift)
@@ -120,7 +121,7 @@ class SpectrumModel:
         gas = theta.gas_dispersion if self.line_names else 0.0
         return SpectrumPrediction(continuum, Lines(self.lines, shift, jnp.asarray(gas, float)))
 
-    def shift(self, redshift: Any) -> Array:
+    def shift(self, redshift: Numbers) -> Array:
         """ln(1+z) beyond that of the reference redshift, exact for small differences."""
         return jnp.log1p((jnp.asarray(redshift, float) - self.redshift) / (1 + self.redshift))
 
@@ -146,12 +147,12 @@ def _variance(dispersion: Array, excess: Array) -> Array:
     return jnp.where(excess < 0, soft, wanted)
 
 
-def amplitude(theta: Any, cosmology: cosmo.Cosmology) -> Array:
+def amplitude(theta: Theta, cosmology: cosmo.Cosmology) -> Array:
     """Flux in 1e-17 erg/s/cm2 of a galaxy with 1 Lsun per Msun formed: mass and distance."""
     return 10.0**REFERENCE_LOG_MASS * FLUX_10PC * jnp.exp(ln_amplitude(theta, cosmology))
 
 
-def aperture(theta: Any) -> Array:
+def aperture(theta: Theta) -> Array:
     """Share of the light that the fibre gets: one where theta has no `ln_aperture`."""
     return jnp.exp(jnp.asarray(getattr(theta, "ln_aperture", 0.0), dtype=float))
 

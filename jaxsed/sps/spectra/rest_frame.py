@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from jax import Array
 
 from jaxsed import cosmology as cosmo
 from jaxsed.core.constants import C_LIGHT
+from jaxsed.core.types import Model, Theta
 from jaxsed.rest_frame.spectrum import OnSpectralGrid, Resolution, SpectralGrid, spectral_grid
 from jaxsed.sps.dust.attenuation import BIRTH_CLOUD_AGE_GYR, CharlotFall
 from jaxsed.sps.populations.composite import Populations, metallicity, populations
@@ -25,7 +25,7 @@ class RestSpectrum(OnSpectralGrid):
     For the physics of `jaxsed.sps.models.registry` without gas, dust emission or a nucleus.
     """
 
-    physics: Any
+    physics: Model
     stars: Populations
     dust: CharlotFall
     cosmology: cosmo.Cosmology
@@ -35,7 +35,7 @@ class RestSpectrum(OnSpectralGrid):
     """Gyr."""
     grid: SpectralGrid = struct.field(pytree_node=False)
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] of one theta; its mass is not looked at."""
         t_age = cosmo.age(theta.redshift, self.cosmology)
         formation, log_z = self.physics.formation(theta, t_age), self.physics.log_z(theta)
@@ -51,7 +51,7 @@ class RestSpectrum(OnSpectralGrid):
 
 
 def rest_spectrum(
-    physics: Any,
+    physics: Model,
     ssp: SSPGrid,
     *,
     wave_range: tuple[float, float],

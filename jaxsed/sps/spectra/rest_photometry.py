@@ -14,6 +14,7 @@ from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
 from jaxsed.bands.projection import BandProjector, project
 from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
+from jaxsed.core.types import Theta
 from jaxsed.rest_frame.spectrum import RestModel
 from jaxsed.sps.models.galaxy import LN_STEP, amplitude, check_reach
 from jaxsed.sps.spectra.banded import BandedMatrix, energy_matrix
@@ -34,11 +35,11 @@ class RestPhotometry:
     bands: BandProjector
     cosmology: cosmo.Cosmology
 
-    def __call__(self, theta: Any) -> Array:
+    def __call__(self, theta: Theta) -> Array:
         """Fluxes in maggies, [band]."""
         return self.observe(theta, self.rest(theta))
 
-    def observe(self, theta: Any, ln_light: Array) -> Array:
+    def observe(self, theta: Theta, ln_light: Array) -> Array:
         """The same from the rest-frame spectrum ln L_lambda [wave] of this theta."""
         spectrum = self.to_grid(jnp.exp(ln_light)) * self.per_energy
         flux = self.bands(spectrum, theta.redshift) * (1 + theta.redshift)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from flax import struct
 
+from jaxsed.core.types import Numbers
 from jaxsed.io import files, hdf5
 from jaxsed.io.limits import megabytes, memory_limit
 from jaxsed.sps.ssp.wavelengths import deposit_lines, mean_over_hats
@@ -44,11 +45,11 @@ class SSPGrid:
     which `jaxsed.sps.ssp.wavelengths` conserves energy.
     """
 
-    log_z: Any
+    log_z: Numbers
     """[met] log10 of the absolute metal mass fraction Z, increasing."""
     log_age: Any
     """[age] log10(age / Gyr), increasing; age zero is not part of a grid."""
-    wave: Any
+    wave: Numbers
     """[wave] rest-frame vacuum wavelength, Angstrom, increasing."""
     lnu: Any
     """[met, age, wave] Lsun/Hz per Msun formed; zero where the source has no light."""
