@@ -71,7 +71,7 @@ def toy(name: str, n: int) -> Problem:
         forward, size = Bent(), 2
         flux, error = np.tile([0.0, 1.0], (n, 1)), np.tile([2.0, 0.1], (n, 1))
     prior = Toy(dist.Normal(jnp.zeros((n, size)), jnp.ones((n, size))).to_event(1), jnp.zeros(n))
-    return Problem(prior, forward, photometry(flux, error, error_floor=0.0), shear=False)
+    return Problem(prior, forward, photometry(flux, error, error_floor=0.0))
 
 
 def target(name: str, n: int, seed: int) -> Problem:
