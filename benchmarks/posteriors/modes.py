@@ -65,11 +65,9 @@ def evidences(live_points: int, repeats: int = 8) -> list[dict[str, float]]:
         flux = matrix @ generator.normal(size=dimension) + generator.normal(size=bands)
         total = np.eye(bands) + matrix @ matrix.T
         truth = -0.5 * flux @ np.linalg.solve(total, flux) - 0.5 * np.linalg.slogdet(total)[1]
-        prior = Line(
-            dist.Normal(jnp.zeros((repeats, dimension)), jnp.ones((repeats, dimension))).to_event(
-                1
-            ),
-            jnp.zeros(repeats),
+        normal = dist.Normal(jnp.zeros(dimension), jnp.ones(dimension)).to_event(1)
+        prior = jax.tree.map(
+            lambda a: jnp.broadcast_to(a, (repeats, *a.shape)), Line(normal, jnp.zeros(()))
         )
         data = photometry(np.tile(flux, (repeats, 1)), np.ones((repeats, bands)), error_floor=0.0)
         problem = Problem(prior, Linear(jnp.asarray(matrix, dtype=float)), data)

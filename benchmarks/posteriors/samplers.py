@@ -78,7 +78,7 @@ def ablations(
 ) -> dict[str, tuple[Problem, infer.Method, int]]:
     """The default sampler with one thing taken away at a time: problem, method and slots."""
     hmc, nuts = infer.HMC(**options), infer.NUTS(**options)
-    alone = {"proposals": 0, "warmup_proposals": 0, "draws": 1000}
+    alone: dict[str, Any] = {"proposals": 0, "warmup_proposals": 0, "draws": 1000}
     unsheared = problem.replace(transform=PriorCoordinates())
     n = jax.tree.leaves(problem.data)[0].shape[0]
     return {
