@@ -16,7 +16,6 @@ of a mock are drawn from their priors, which say more about them than the data.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ from jaxsed.halos import connection
 from jaxsed.problem import Problem, stack
 
 REDSHIFT = 0.1
-SETTINGS = infer.Settings(target_acceptance=0.95, max_tree_depth=8)
+OPTIONS = {"target_acceptance": 0.95, "max_tree_depth": 8}
 """Small steps: with those of the default a few trajectories diverge."""
 DRAWS = 1000
 """Of every chain, for the observed mass function."""
@@ -65,23 +64,24 @@ def quality(samples: infer.Samples) -> dict[str, Any]:
     """Convergence and cost, the worst over quantities and galaxies."""
     found = samples.diagnostics
     return {
-        "method": list(samples.method),
+        "method": [str(name) for name in np.atleast_1d(found.method)],
         "passes": int(found.passes().sum()),
-        "rhat": float(found.rhat.max()),
-        "ess_bulk": float(found.ess_bulk.min()),
-        "ess_tail": float(found.ess_tail.min()),
-        "divergences": [int(n) for n in found.divergences],
+        "rhat": float(found.rhat_max.max()),
+        "ess_bulk": float(found.ess_bulk_min.min()),
+        "ess_tail": float(found.ess_tail_min.min()),
+        "divergences": [int(n) for n in np.atleast_1d(found.divergences)],
         "gradients": int(found.gradients.sum()),
         "values": int(found.evaluations.sum()),
-        "runs": [int(n) + 1 for n in samples.run],
-        "draws": int(np.prod(samples.log_density.shape[1:])),
+        "runs": [int(n) + 1 for n in np.atleast_1d(found.run)],
+        "draws": int(np.prod(samples.log_density.shape[-2:])),
     }
 
 
 def quantities(samples: infer.Samples) -> dict[str, np.ndarray]:
-    """[galaxy, draw] parameters and stellar masses by name."""
+    """[galaxy, draw] parameters and stellar masses by name; [draw] of one galaxy."""
     every = {**samples.theta._asdict(), **samples.derived}
-    return {name: np.asarray(a, float).reshape(len(a), -1) for name, a in every.items()}
+    shape = (*samples.log_density.shape[:-2], -1)
+    return {name: np.asarray(a, float).reshape(shape) for name, a in every.items()}
 
 
 def truths(problem: Problem, theta: connection.Relation) -> dict[str, np.ndarray]:
@@ -95,10 +95,8 @@ def observed(problem: Problem, other: connection.Relation, seed: int, method: st
     """The posterior, and what there is to say about it."""
     figures: dict[str, Any] = {}
     with timed(figures):
-        samples = jaxsed.sample(
-            jax.random.key(seed), problem, method=method, derive=problem.forward,
-            settings=dataclasses.replace(SETTINGS, draws=DRAWS),
-        )  # fmt: skip
+        chosen = infer.method_of(method, **OPTIONS, draws=DRAWS)
+        samples = jaxsed.sample(jax.random.key(seed), problem, chosen)
     figures |= quality(samples)
     chi2 = jax.vmap(problem.chi2)(jnp.asarray(samples.flux.reshape(-1, samples.flux.shape[-1])))
     figures["chi2"] = float(chi2.min())
@@ -110,7 +108,7 @@ def observed(problem: Problem, other: connection.Relation, seed: int, method: st
             "universemachine": float(expected[name][0]),
             "difference_in_sd": (draws.mean() - float(expected[name][0])) / draws.std(ddof=1),
         }
-        for name, (draws,) in quantities(samples).items()
+        for name, draws in quantities(samples).items()
     }  # fmt: skip
     return samples, figures
 
@@ -120,9 +118,7 @@ def recovered(problems: Problem, truth: connection.Relation, seed: int, method: 
     figures: dict[str, Any] = {}
     keys = jax.random.split(jax.random.key(seed), len(problems.data.scaled))
     with timed(figures):
-        samples = jaxsed.sample(
-            keys, problems, method=method, settings=SETTINGS, derive=problems.forward
-        )
+        samples = jaxsed.sample(keys, problems, infer.method_of(method, **OPTIONS))
     figures |= quality(samples)
     expected = truths(problems, truth)
     figures["quantities"] = {}

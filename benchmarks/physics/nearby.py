@@ -158,8 +158,7 @@ def main() -> None:
     samples = infer.sample(
         jax.random.split(jax.random.key(options.seed), len(GALAXIES)),
         Problem(prior, model, data),
-        method=options.method,
-        settings=infer.Settings(retries=options.retries),
+        infer.method_of(options.method, retries=options.retries),
         report=lambda phase, done, running: print(f"  {phase} {done} {running}", flush=True),
     )
     seconds = time.perf_counter() - began
@@ -215,8 +214,8 @@ def _report(samples, model, data, seen, distance, seconds):
             "bands": int((np.asarray(data.inverse_sigma[row]) > 0).sum()),
             "chi2": float((scaled**2).sum(-1).min()),
             "passes": bool(d.passes()[row]),
-            "rhat": float(d.rhat[row].max()),
-            "ess": float(min(d.ess_bulk[row].min(), d.ess_tail[row].min())),
+            "rhat": float(d.rhat_max[row]),
+            "ess": float(min(d.ess_bulk_min[row], d.ess_tail_min[row])),
             "divergences": int(d.divergences[row]),
             "log_mass_surviving": _percentiles(derived.log_mass_surviving),
             "literature": masses,

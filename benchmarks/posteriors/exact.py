@@ -30,9 +30,10 @@ from jaxsed.infer import ESS_BAR, amortised
 from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.amortised.flow import Flow
 from jaxsed.infer.amortised.importance import KHAT_BAR
-from jaxsed.infer.schedule import chains
-from jaxsed.infer.schedule.slots import take
+from jaxsed.infer.amortised.method import weighted_batch
+from jaxsed.infer.schedule.devices import place, place_problem
 from jaxsed.nets import made
+from jaxsed.problem import take
 from jaxsed.workflows import calibrate
 
 KEPT = 1200
@@ -51,15 +52,15 @@ def measure(flow: Amortised, galaxies: int, draws: int, batch: int, seed: int) -
     batch = min(batch, galaxies)
     _, problem = calibrate.mocks_of(jax.random.key(seed), calibrate.simulator_of(flow), galaxies)
     starts = range(0, galaxies - batch + 1, batch)
-    blocks = [chains.place_problem(take(problem, np.arange(s, s + batch))) for s in starts]
-    keys = chains.place(jax.random.split(jax.random.key(seed + 1), batch))
+    blocks = [place_problem(take(problem, np.arange(s, s + batch))) for s in starts]
+    keys = place(jax.random.split(jax.random.key(seed + 1), batch))
     begun = time.perf_counter()
-    jax.block_until_ready(chains.weighted_batch(keys, blocks[0], flow, n=draws, keep=KEPT))
+    jax.block_until_ready(weighted_batch(keys, blocks[0], flow, n=draws, keep=KEPT))
     compiled = time.perf_counter() - begun
     times, accepted = [], []
     for block in blocks:
         begun = time.perf_counter()
-        found = chains.weighted_batch(keys, block, flow, n=draws, keep=KEPT)
+        found = weighted_batch(keys, block, flow, n=draws, keep=KEPT)
         jax.block_until_ready(found)
         times.append(time.perf_counter() - begun)
         good = (found.outside == 0) & (found.khat < KHAT_BAR) & (found.effective >= ESS_BAR)

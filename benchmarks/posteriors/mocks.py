@@ -55,14 +55,11 @@ def main() -> None:
     key_mocks, key_fit = jax.random.split(jax.random.key(options.seed))
     mocks = mock_galaxies(key_mocks, galaxies, physics, np.full(n, options.redshift))
     keys = jax.random.split(key_fit, n)
-    settings = infer.Settings(retries=options.retries)
+    method = infer.method_of(options.method, retries=options.retries)
 
     def fit(forward, sigma, rows):
         began = time.perf_counter()
-        samples = fit_mocks(
-            keys[rows], mocks.take(rows), forward, sigma, settings=settings,
-            method=options.method,
-        )  # fmt: skip
+        samples = fit_mocks(keys[rows], mocks.take(rows), forward, sigma, method)
         return samples, time.perf_counter() - began
 
     sigma = measured_sigma(emulator)

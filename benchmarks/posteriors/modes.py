@@ -25,9 +25,8 @@ from rich.table import Table
 from jaxsed import infer
 from jaxsed.cli import prepare_process
 from jaxsed.emulators import load_emulator
-from jaxsed.infer.schedule.slots import take
 from jaxsed.likelihood import photometry
-from jaxsed.problem import Problem
+from jaxsed.problem import Problem, take
 from jaxsed.workflows.mocks import mock_galaxies
 from jaxsed.workflows.validate import Request, physics_of
 
@@ -66,25 +65,24 @@ def evidences(live_points: int, repeats: int = 8) -> list[dict[str, float]]:
         flux = matrix @ generator.normal(size=dimension) + generator.normal(size=bands)
         total = np.eye(bands) + matrix @ matrix.T
         truth = -0.5 * flux @ np.linalg.solve(total, flux) - 0.5 * np.linalg.slogdet(total)[1]
-        prior = Line(
-            dist.Normal(jnp.zeros((repeats, dimension)), jnp.ones((repeats, dimension))).to_event(
-                1
-            ),
-            jnp.zeros(repeats),
+        normal = dist.Normal(jnp.zeros(dimension), jnp.ones(dimension)).to_event(1)
+        prior = jax.tree.map(
+            lambda a: jnp.broadcast_to(a, (repeats, *a.shape)), Line(normal, jnp.zeros(()))
         )
         data = photometry(np.tile(flux, (repeats, 1)), np.ones((repeats, bands)), error_floor=0.0)
-        problem = Problem(prior, Linear(jnp.asarray(matrix, dtype=float)), data, shear=False)
+        problem = Problem(prior, Linear(jnp.asarray(matrix, dtype=float)), data)
         samples = infer.sample(
-            jax.random.split(jax.random.key(dimension), repeats), problem, method="nested",
-            settings=infer.Settings(live_points=live_points, retries=0),
+            jax.random.split(jax.random.key(dimension), repeats), problem,
+            infer.NestedSlice(live_points=live_points, retries=0),
         )  # fmt: skip
-        gap = samples.log_evidence - truth
+        found = samples.diagnostics
+        gap = found.log_evidence - truth
         rows.append(
             {
                 "dimension": dimension, "truth": float(truth), "mean_gap": float(gap.mean()),
                 "scatter": float(gap.std(ddof=1)),
-                "stated_error": float(np.sqrt(np.mean(samples.log_evidence_error**2))),
-                "passing": float(samples.diagnostics.passes().mean()),
+                "stated_error": float(np.sqrt(np.mean(found.log_evidence_error**2))),
+                "passing": float(found.passes().mean()),
             }
         )  # fmt: skip
     return rows
@@ -139,9 +137,9 @@ def main() -> None:
 
     problem = photometric_redshifts(options.mocks, options.seed)
     keys = jax.random.split(jax.random.key(options.seed), options.mocks)
-    few = infer.Settings(live_points=options.live_points, retries=0)
-    many = infer.Settings(live_points=REFERENCE_LIVE_POINTS, retries=0)
-    first = infer.sample(keys, problem, method="nested", settings=few)
+    few = infer.NestedSlice(live_points=options.live_points, retries=0)
+    many = infer.NestedSlice(live_points=REFERENCE_LIVE_POINTS, retries=0)
+    first = infer.sample(keys, problem, few)
     gaps = [valley(row) for row in np.asarray(first.theta.redshift).reshape(options.mocks, -1)]
     two = [g for g, (_, share) in enumerate(gaps) if min(share, 1 - share) >= SMALLEST_SHARE]
     rows = np.array(two[: options.shown])
@@ -149,14 +147,10 @@ def main() -> None:
     if not rows.size:
         return
     found, passed, chosen = {}, {}, take(problem, rows)
-    for name, method, settings in (
-        ("reference", "nested", many), ("hmc", "hmc", infer.Settings()),
-        ("nuts", "nuts", infer.Settings()), ("nested", "nested", few),
-    ):  # fmt: skip
-        samples = infer.sample(
-            jax.vmap(lambda k: jax.random.fold_in(k, len(found)))(keys[rows]), chosen,
-            method=method, settings=settings,
-        )  # fmt: skip
+    methods = {"reference": many, "hmc": infer.HMC(), "nuts": infer.NUTS(), "nested": few}
+    for number, (name, method) in enumerate(methods.items()):
+        own = jax.vmap(lambda k, n=number: jax.random.fold_in(k, n))(keys[rows])
+        samples = infer.sample(own, chosen, method)
         found[name] = np.asarray(samples.theta.redshift).reshape(rows.size, -1)
         passed[name] = samples.diagnostics.passes()
     table = Table("mock", "valley", *found, title="share of the draws above the valley")

@@ -31,22 +31,21 @@ from benchmarks.posteriors.targets import target
 from benchmarks.timing import compiling, flops, matrix_rate
 from jaxsed import infer
 from jaxsed.cli import cores, prepare_process
-from jaxsed.infer.schedule.slots import take
-from jaxsed.problem import Problem
+from jaxsed.problem import PriorCoordinates, Problem, take
 
 SAMPLERS = ("hmc", "nuts", "mclmc", "chees", "ensemble_slice", "aies", "nested")
 
 
-def measure(problem: Problem, method: str, settings: infer.Settings, seed: int) -> dict[str, Any]:
+def measure(problem: Problem, method: infer.Method, slots: int, seed: int) -> dict[str, Any]:
     """One sampler on a batch: time without compilation, work, and how many passed."""
     n = jax.tree.leaves(problem.data)[0].shape[0]
     keys = jax.random.split(jax.random.key(seed), n)
     start = time.perf_counter()
     with compiling() as compiled:
-        samples = infer.sample(keys, problem, method=method, settings=settings)
+        samples = infer.sample(keys, problem, method, slots=slots)
     seconds = time.perf_counter() - start - sum(compiled)
     found = samples.diagnostics
-    ess = np.minimum(found.ess_bulk.min(axis=1), found.ess_tail.min(axis=1))
+    ess = np.minimum(found.ess_bulk_min, found.ess_tail_min)
     passed = found.passes()
     core = seconds * cores()
     # A gradient takes the forward pass, the way back through it, and no gradient of the weights.
@@ -65,30 +64,33 @@ def measure(problem: Problem, method: str, settings: infer.Settings, seed: int) 
         "gradients": float(found.gradients.mean()),
         "evaluations": float(found.evaluations.mean()),
         "passing_after_run": [
-            float((passed & (samples.run <= r)).mean()) for r in range(samples.run.max() + 1)
+            float((passed & (found.run <= r)).mean()) for r in range(found.run.max() + 1)
         ],
-        "rhat_max_worst": float(found.rhat.max()),
+        "rhat_max_worst": float(found.rhat_max.max()),
         "ess_min_median": float(np.median(ess)),
         "divergences": float(found.divergences.mean()),
+        "options": dataclasses.asdict(method) | {"slots": slots},
     }
 
 
-def ablations(problem: Problem, settings: infer.Settings) -> dict[str, tuple[Problem, str, Any]]:
-    """The default sampler with one thing taken away at a time."""
-    change = dataclasses.replace
+def ablations(
+    problem: Problem, slots: int, options: dict[str, Any]
+) -> dict[str, tuple[Problem, infer.Method, int]]:
+    """The default sampler with one thing taken away at a time: problem, method and slots."""
+    hmc, nuts = infer.HMC(**options), infer.NUTS(**options)
+    alone: dict[str, Any] = {"proposals": 0, "warmup_proposals": 0, "draws": 1000}
+    unsheared = problem.replace(transform=PriorCoordinates())
     n = jax.tree.leaves(problem.data)[0].shape[0]
     return {
-        "hmc, all of it": (problem, "hmc", settings),
-        "mass not relative to its best fit": (problem.replace(shear=False), "hmc", settings),
-        "diagonal metric": (problem, "hmc", change(settings, dense=False)),
-        "no global moves": (
-            problem, "hmc", change(settings, proposals=0, warmup_proposals=0, draws=1000),
-        ),
-        "own lengths (NUTS)": (problem, "nuts", settings),
+        "hmc, all of it": (problem, hmc, slots),
+        "mass not relative to its best fit": (unsheared, hmc, slots),
+        "diagonal metric": (problem, dataclasses.replace(hmc, dense=False), slots),
+        "no global moves": (problem, dataclasses.replace(hmc, **alone), slots),
+        "own lengths (NUTS)": (problem, nuts, slots),
         "own lengths (NUTS), no global moves": (
-            problem, "nuts", change(settings, proposals=0, warmup_proposals=0, draws=1000),
+            problem, dataclasses.replace(nuts, **alone), slots,
         ),
-        "slots not refilled": (problem, "hmc", change(settings, slots=max(n, 4))),
+        "slots not refilled": (problem, hmc, max(n, 4)),
     }  # fmt: skip
 
 
@@ -128,11 +130,10 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
 
-    settings = infer.Settings(slots=options.slots, draws=options.draws, retries=options.retries)
+    chosen_options = {"draws": options.draws, "retries": options.retries}
     out: dict[str, Any] = {
         "device": str(jax.devices()[0]), "cores": cores(), "jax": jax.__version__,
-        "matrix_product_flops": matrix_rate(), "settings": dataclasses.asdict(settings),
-        "targets": {},
+        "matrix_product_flops": matrix_rate(), "targets": {},
     }  # fmt: skip
     for name in options.targets:
         rows: dict[str, Any] = {}
@@ -140,26 +141,29 @@ def main() -> None:
 
         def keep(row: str, figures: dict[str, Any], rows: dict[str, Any] = rows) -> None:
             rows[row] = figures
-            print(row, {k: v for k, v in figures.items() if k != "passing_after_run"}, flush=True)
+            hidden = ("passing_after_run", "options")
+            print(row, {k: v for k, v in figures.items() if k not in hidden}, flush=True)
             if options.json:
                 with open(options.json, "w") as file:
                     json.dump(out, file, indent=1)
 
         problem = target(name, options.galaxies, options.seed)
         if options.ablation:
-            for row, (changed, method, set_) in ablations(problem, settings).items():
-                keep(row, measure(changed, method, set_, options.seed))
+            rows_of = ablations(problem, options.slots, chosen_options)
+            for row, (changed, method, slots) in rows_of.items():
+                keep(row, measure(changed, method, slots, options.seed))
         else:
-            for method in options.samplers:
+            for sampler in options.samplers:
                 most = {
                     "hmc": options.galaxies,
-                    **dict.fromkeys(("nuts", "mclmc"), options.lane_galaxies),
+                    **dict.fromkeys(("nuts", "mclmc"), options.slot_galaxies),
                 }
                 chosen = take(
                     problem,
-                    np.arange(min(options.galaxies, most.get(method, options.slow_galaxies))),
+                    np.arange(min(options.galaxies, most.get(sampler, options.slow_galaxies))),
                 )
-                keep(method, measure(chosen, method, settings, options.seed))
+                method = infer.method_of(sampler, **chosen_options)
+                keep(sampler, measure(chosen, method, options.slots, options.seed))
             for name_of in options.peer:
                 figures = measure_peer(problem, name_of, options.peers, options.peer_seconds)
                 keep(name_of, figures)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from astropy.table import Table
-from jaxsed.infer.amortised.run import DRAWS, DRAWS_PER_CALL
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table as Printed
@@ -32,9 +31,11 @@ from benchmarks.posteriors.exact import measure
 from benchmarks.timing import compiling
 from jaxsed.catalog import flows
 from jaxsed.catalog.config import Config, parse_config
+from jaxsed.catalog.plan import resolve
 from jaxsed.catalog.results import Results
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.cli import cores, prepare_process
+from jaxsed.infer.amortised.method import DRAWS, DRAWS_PER_CALL
 
 BANDS = "ugriz"
 PRIOR = (0.002, 0.5)
@@ -153,8 +154,11 @@ def main() -> None:
     path = options.output / "catalog.ecsv"
     table = catalog(options.catalog, options.galaxies, path)
     given = config(options.flow, 'method = "auto"\n', photoz=options.photoz)
-    names = tuple(f"sdss_{b}0" for b in BANDS)
-    flow = flows.find_flow(given, names, free_redshift=options.photoz)
+    plan = resolve(given)
+    names = [curve.name for curve in plan.filters]
+    flow = flows.find_flow(
+        plan.sampling.flow, plan.model.galaxies.name, names, free_redshift=options.photoz
+    )
     out: dict[str, Any] = {
         "cores": cores(),
         "flow": flow.record.text,

@@ -70,8 +70,9 @@ def toy(name: str, n: int) -> Problem:
     else:
         forward, size = Bent(), 2
         flux, error = np.tile([0.0, 1.0], (n, 1)), np.tile([2.0, 0.1], (n, 1))
-    prior = Toy(dist.Normal(jnp.zeros((n, size)), jnp.ones((n, size))).to_event(1), jnp.zeros(n))
-    return Problem(prior, forward, photometry(flux, error, error_floor=0.0), shear=False)
+    one = Toy(dist.Normal(jnp.zeros(size), jnp.ones(size)).to_event(1), jnp.zeros(()))
+    prior = jax.tree.map(lambda a: jnp.broadcast_to(a, (n, *a.shape)), one)
+    return Problem(prior, forward, photometry(flux, error, error_floor=0.0))
 
 
 def target(name: str, n: int, seed: int) -> Problem:

@@ -12,6 +12,7 @@ Draws are kept beside them, and a second run only draws the pictures.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -135,8 +136,7 @@ def speed(target: Problem, x: np.ndarray, batch: int = 8) -> float:
 
 def describe(target: Problem, samples: infer.Samples) -> dict[str, Any]:
     """The posterior's numbers."""
-    theta = jax.tree.map(lambda a: np.asarray(a)[0], samples.theta)
-    shape = samples.log_density[0].shape
+    theta, shape = samples.theta, samples.log_density.shape
     galaxy = galaxy_model(
         family("provabgs").physics, "provabgs", load_ssp(), [load_filter("sdss_r0")],
         redshift_range=(0.0, 0.6),
@@ -149,8 +149,8 @@ def describe(target: Problem, samples: infer.Samples) -> dict[str, Any]:
         for name, value in (theta._asdict() | derived._asdict()).items()
         if np.ndim(value) in (1, 2) and np.size(value) > 1 and name not in ("beta", "sfr")
     }
-    best = np.unravel_index(np.argmax(samples.log_density[0]), shape)
-    x = jnp.asarray(samples.x[0][best])
+    best = np.unravel_index(np.argmax(samples.log_density), shape)
+    x = jnp.asarray(samples.x[best])
     prediction = jax.jit(lambda p, x: p.evaluate(x).prediction)(target, x)
     chi2 = float(jax.jit(lambda p, q: p.chi2(q))(target, prediction))
     _, data = spectrum_part(target)
@@ -161,15 +161,15 @@ def describe(target: Problem, samples: infer.Samples) -> dict[str, Any]:
     return {
         "posterior": numbers, "chi2": chi2, "pixels": pixels, "bands": bands,
         "dof": pixels + bands - free, "chi2_per_dof": chi2 / (pixels + bands - free),
-        "rhat_max": float(found.rhat.max()), "ess_bulk_min": float(found.ess_bulk.min()),
-        "ess_tail_min": float(found.ess_tail.min()), "divergences": int(found.divergences[0]),
-        "passes": bool(found.passes()[0]), "gradients": float(found.gradients[0]),
+        "rhat_max": float(found.rhat_max), "ess_bulk_min": float(found.ess_bulk_min),
+        "ess_tail_min": float(found.ess_tail_min), "divergences": int(found.divergences),
+        "passes": bool(found.passes()), "gradients": float(found.gradients),
     }  # fmt: skip
 
 
 def fit(
     name: str, rest: Any, observed: ObservedSpectrum, options: dict[str, Any], output: Path,
-    method: str, settings: infer.Settings,
+    method: infer.Method,
 ) -> dict[str, Any]:  # fmt: skip
     """Scan, sample, describe and draw one galaxy; everything goes to `output`."""
     kept = output / f"{name}.npz"
@@ -193,17 +193,18 @@ def fit(
     else:
         start = time.perf_counter()
         samples = infer.sample(
-            jax.random.key(0), target, method=method, settings=settings,
+            jax.random.key(0), target, method,
             report=lambda *step: print(name, *step, flush=True),
         )  # fmt: skip
         record["seconds"] = time.perf_counter() - start
-        record["microseconds_per_gradient"] = speed(target, samples.x[0])
+        record["microseconds_per_gradient"] = speed(target, samples.x)
         parts = {f"theta_{k}": v for k, v in samples.theta._asdict().items()}
-        diagnostics = {f"diagnostics_{k}": v for k, v in samples.diagnostics._asdict().items()}
+        parts |= {f"convergence_{k}": v for k, v in samples.convergence._asdict().items()}
+        found_by = dataclasses.asdict(samples.diagnostics)
+        parts |= {f"diagnostics_{k}": v for k, v in found_by.items()}
         np.savez(
             kept, x=samples.x, log_density=samples.log_density, **parts,
-            **diagnostics, method=samples.method[0], record=json.dumps(record),
-            scan_redshift=middle, scan_grid=found["grid"],
+            record=json.dumps(record), scan_redshift=middle, scan_grid=found["grid"],
             scan_log_likelihood=found["log_likelihood"],
         )  # fmt: skip
     record |= describe(target, samples)
@@ -219,13 +220,14 @@ def fit(
 def read_samples(stored: dict[str, Any], target: Problem) -> infer.Samples:
     """Samples that `fit` has kept."""
     theta = type(target.prior)(**{f: stored[f"theta_{f}"] for f in target.prior._fields})
-    fields = infer.Diagnostics._fields
-    diagnostics = infer.Diagnostics(*(stored[f"diagnostics_{f}"] for f in fields))
-    nothing = np.full(1, np.nan)
+    fields = [field.name for field in dataclasses.fields(infer.Diagnostics)]
     return infer.Samples(
         theta=theta, x=stored["x"], log_density=stored["log_density"], flux=None, derived={},
-        diagnostics=diagnostics, method=(str(stored["method"]),), run=np.zeros(1, int),
-        log_evidence=nothing, log_evidence_error=nothing, slot_efficiency=float("nan"),
+        convergence=infer.Convergence(
+            *(stored[f"convergence_{f}"] for f in infer.Convergence._fields)
+        ),
+        diagnostics=infer.Diagnostics(**{f: stored[f"diagnostics_{f}"] for f in fields}),
+        slot_efficiency=float("nan"),
     )  # fmt: skip
 
 
@@ -235,8 +237,8 @@ def draw(
     """The picture of a fit, whole and in parts."""
     from jaxsed.plots import spectrum_fit
 
-    x = samples.x[0].reshape(-1, samples.x.shape[-1])
-    best = x[np.argmax(samples.log_density[0])]
+    x = samples.x.reshape(-1, samples.x.shape[-1])
+    best = x[np.argmax(samples.log_density)]
     rows = x[np.linspace(0, len(x) - 1, 24).astype(int)]
     figure = spectrum_fit(target, best, draws=rows, title=observed.name)
     figure.savefig(output / f"{name}.png")
@@ -280,9 +282,9 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     # Many chains and many global proposals: the age and the metallicity of a young burst have
     # several modes, that of one step of the isochrones each, and no trajectory crosses between.
-    settings = infer.Settings(
-        warmup_chains=options.warmup_chains, warmup=options.warmup, draws=options.draws,
-        retries=options.retries, proposals=options.proposals,
+    method = infer.method_of(
+        options.method, warmup_chains=options.warmup_chains, warmup=options.warmup,
+        draws=options.draws, retries=options.retries, proposals=options.proposals,
     )  # fmt: skip
     rest, records = networks(options.networks), []
     if options.desi:
@@ -293,15 +295,14 @@ def main() -> None:
             observed = dereddened(observed.with_redshift(known)).masked([(9300.0, 1e5)])
             records.append(
                 fit(f"desi_{target_id}", rest, observed,
-                    {"calibration_order": 2, "error_floor": 0.02}, options.output,
-                    options.method, settings)
+                    {"calibration_order": 2, "error_floor": 0.02}, options.output, method)
             )  # fmt: skip
     if options.sdss:
         observed = dereddened(read_sdss_spectrum(options.sdss), options.sdss_ebv)
         observed = observed.masked([(5570.0, 5590.0)])
         records.append(
             fit("sdss", rest, observed, {"calibration_order": 8, "error_floor": 0.01},
-                options.output, options.method, settings)
+                options.output, method)
         )  # fmt: skip
     print(table(records))
 
