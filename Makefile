@@ -40,11 +40,15 @@ $(INSTALLED_DEV): $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/jaxsed demo
 
+# A file stays in one process, which makes its fixtures and compiles its functions once; the order
+# is that of tests/conftest.py, longest first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m 'slow and not gpu'
+	$(PYTEST) -m 'slow and not gpu'
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

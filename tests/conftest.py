@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import atexit
+import gc
 import importlib
 import os
 import shutil
@@ -25,6 +26,26 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
+
+# The files that take longest come first, so that the processes of `make test` end together.
+LONGEST = (
+    "test_halos", "test_spectral", "test_prior_coordinates", "test_contracts", "test_infer",
+    "test_amortised", "test_widths", "test_emulator", "test_halo_formation", "test_speculator",
+    "test_spectrum_likelihood", "test_problem", "test_keys", "test_faults", "test_validate",
+    "test_spectroscopy", "test_stitched", "test_checks", "test_sed", "test_run",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def pytest_collection_finish():
+    """What is imported by now is never freed: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from flax import struct
+from scipy.signal import fftconvolve
 
 from jaxsed import cosmology as cosmo
 
@@ -78,7 +79,7 @@ def brute_force(theta, edges, sigma_km_s, width=5.0):
         reach = int(6 * sigma_km_s / 0.5)
         u = np.arange(-reach, reach + 1) * 0.5 / sigma_km_s
         kernel = np.exp(-0.5 * u**2)
-        energy = np.convolve(energy, kernel / kernel.sum(), mode="same")
+        energy = fftconvolve(energy, kernel / kernel.sum(), mode="same")
     modulus = float(cosmo.distance_modulus(theta.redshift, cosmo.PLANCK15))
     distance = 10 ** (modulus / 5 + 1) * 3.0856775814913674e18
     flux = energy * 3.828e33 * 10.0**theta.log_mass_formed / (4 * np.pi * distance**2) / 1e-17

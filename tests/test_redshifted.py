@@ -41,7 +41,7 @@ def test_dust_has_no_share_of_starlight_and_may_have_all_beyond():
 
 def test_the_share_and_its_slope_are_continuous():
     wave = jnp.linspace(2e4, 6e4, 4001)
-    share, slope = jax.vmap(jax.value_and_grad(dust_share))(wave)
+    share, slope = jax.jit(jax.vmap(jax.value_and_grad(dust_share)))(wave)
     assert np.all(np.diff(share) >= 0)
     assert np.max(np.abs(np.diff(share))) < 1e-3
     assert np.max(np.abs(np.diff(slope * wave))) < 0.02
@@ -83,7 +83,9 @@ def test_best_mass_is_that_of_the_residuals(data):
     prediction = BandPrediction(jnp.asarray(MODEL), jnp.asarray(0.3))
     norm, overlap = data.normal_equation(prediction)
     factors = jnp.linspace(0.5, 2.0, 3001)
-    chi2 = jax.vmap(lambda f: jnp.sum(data.residuals(data.rescaled(prediction, f)) ** 2))(factors)
+    chi2 = jax.jit(
+        jax.vmap(lambda f: jnp.sum(data.residuals(data.rescaled(prediction, f)) ** 2))
+    )(factors)
     assert float(overlap / norm) == pytest.approx(float(factors[jnp.argmin(chi2)]), abs=1e-3)
 
 
@@ -110,9 +112,14 @@ def test_a_problem_takes_it_with_finite_gradients(data):
     prior = Theta(distribution("uniform", 8.0, 12.0), distribution("uniform", 0.01, 6.0))
     problem = Problem(prior, WithRedshift(forward), data)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(200, 2)) * 2.5)
-    value, slope = jax.vmap(jax.value_and_grad(problem.logdensity))(x)
+
+    @jax.jit
+    @jax.vmap
+    def all_of(x):
+        back = problem.unconstrain(problem.constrain(x))
+        return *jax.value_and_grad(problem.logdensity)(x), back
+
+    value, slope, back = all_of(x)
     assert np.all(np.isfinite(value)) and np.all(np.isfinite(slope))
-    theta = jax.vmap(problem.constrain)(x)
-    back = jax.vmap(problem.unconstrain)(theta)
     near = np.all(np.abs(x) < 2, axis=1)  # where a uniform's quantile is not at its ends
     np.testing.assert_allclose(back[near], x[near], atol=1e-3)

@@ -1,5 +1,7 @@
 """The residual network over cubes, against the library's convolutions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ def whole_kernel(weight, n, step):
     return kernel.at[np.ix_(taps, taps, taps)].set(weight.reshape(k, k, k, *weight.shape[1:]))
 
 
+@partial(jax.jit, static_argnames="step")
 def library(weight, x, step):
     kernel = whole_kernel(weight, x.shape[0], step)
     return jax.lax.conv_general_dilated(
@@ -35,15 +38,19 @@ def test_convolution_and_its_gradient_are_the_librarys(n, step, live, ours):
     assert len(step.taps(n)) ** 3 == live
     weight = jax.random.normal(jax.random.key(0), (live, 2, 3))
     x = jax.random.normal(jax.random.key(1), (n, n, n, 2))
-    np.testing.assert_allclose(
-        ours(weight, x, step), library(weight, x, step), atol=2e-5
-    )
 
-    def energy(convolve):
-        total = lambda w, x: jnp.sum(jnp.sin(convolve(w, x, step)))  # noqa: E731
-        return jax.jit(jax.grad(total, argnums=(0, 1)))(weight, x)
+    @partial(jax.jit, static_argnames="convolve")
+    def all_of(convolve, weight, x):
+        def energy(w, x):
+            h = convolve(w, x, step)
+            return jnp.sum(jnp.sin(h)), h
 
-    for a, b in zip(energy(ours), energy(library), strict=True):
+        slopes, h = jax.grad(energy, argnums=(0, 1), has_aux=True)(weight, x)
+        return h, slopes
+
+    (h, slopes), (expected, theirs) = (all_of(f, weight, x) for f in (ours, library))
+    np.testing.assert_allclose(h, expected, atol=2e-5)
+    for a, b in zip(slopes, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
@@ -51,9 +58,8 @@ def test_convolution_and_its_gradient_are_the_librarys(n, step, live, ours):
 def test_wide_convolutions_are_the_librarys(n, step):
     weight = jax.random.normal(jax.random.key(0), (len(step.taps(n)) ** 3, 3, resnet3d.WIDE))
     x = jax.random.normal(jax.random.key(1), (n, n, n, 3))
-    np.testing.assert_allclose(
-        resnet3d.convolve_by_matrix(weight, x, step), library(weight, x, step), atol=5e-5
-    )
+    ours = jax.jit(lambda weight, x: resnet3d.convolve_by_matrix(weight, x, step))
+    np.testing.assert_allclose(ours(weight, x), library(weight, x, step), atol=5e-5)
 
 
 @pytest.mark.parametrize(("width", "published"), [(20, 859_142), (100, 20_255_862)])
@@ -83,13 +89,16 @@ def test_a_periodic_field_has_no_edge():
     sizes = Architecture(width=4, pool="mean")
     net = resnet3d.init(jax.random.key(0), 9, 1, 2, architecture=sizes)
     x = jax.random.uniform(jax.random.key(1), (9, 9, 9, 1))
-    h = resnet3d.convolve(net.first.weight, jnp.pad(x, [(3, 3)] * 3 + [(0, 0)], "wrap"), Step(2, 0))
-    moved = jnp.roll(x, 2, axis=0)
-    g = resnet3d.convolve(
-        net.first.weight, jnp.pad(moved, [(3, 3)] * 3 + [(0, 0)], "wrap"), Step(2, 0)
-    )
+
+    @jax.jit
+    def convolved(x):
+        around = jnp.pad(x, [(3, 3)] * 3 + [(0, 0)], "wrap")
+        return resnet3d.convolve(net.first.weight, around, Step(2, 0))
+
     # two voxels are one step of the stride
-    np.testing.assert_allclose(g[1:], h[:-1], atol=1e-5)
+    np.testing.assert_allclose(
+        convolved(jnp.roll(x, 2, axis=0))[1:], convolved(x)[:-1], atol=1e-5
+    )
 
 
 def test_untrained_branches_are_silent_without_a_norm():
@@ -101,8 +110,9 @@ def test_untrained_branches_are_silent_without_a_norm():
         tuple(b._replace(first=b.first._replace(weight=5 * b.first.weight)) for b in stage)
         for stage in net.stages
     )
-    assert float(jnp.abs(net(x)).min()) > 0
-    np.testing.assert_allclose(net(x), net.replace(stages=stages)(x), rtol=1e-6)
+    run = jax.jit(lambda net: net(x))
+    assert float(jnp.abs(run(net)).min()) > 0
+    np.testing.assert_allclose(run(net), run(net.replace(stages=stages)), rtol=1e-6)
 
 
 def test_dropout_has_the_right_mean():
@@ -112,9 +122,10 @@ def test_dropout_has_the_right_mean():
     # a linear network: what is dropped after the first dense layer averages out
     one = (jnp.ones((1, 1)), jnp.zeros(1))
     net = net.replace(dense=(net.dense[0], (jnp.ones((64, 1)) / 64, jnp.ones(1)), one))
-    draws = jax.vmap(lambda k: net(x, key=k))(jax.random.split(jax.random.key(2), 4000))
-    assert float(jnp.std(draws)) > 0
-    assert abs(float(draws.mean() - net(x)[0])) < 5 * float(jnp.std(draws)) / 4000**0.5
+    keys = jax.random.split(jax.random.key(2), 4000)
+    draws = np.asarray(jax.jit(jax.vmap(lambda k: net(x, key=k)))(keys))
+    assert draws.std() > 0
+    assert abs(draws.mean() - float(jax.jit(lambda: net(x))()[0])) < 5 * draws.std() / 4000**0.5
 
 
 @pytest.mark.parametrize(

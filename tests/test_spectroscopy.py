@@ -42,15 +42,33 @@ def _model(rest=None, arms=None, redshift_range=(0.09, 0.11), **options):
     return spectrum_model(rest or fake_rest(), arms, redshift_range=redshift_range, **options)
 
 
+OBSERVE = jax.jit(lambda model, theta: model(theta).continuum)
+"""Compiled once for models of one shape."""
+
+
+@jax.jit
+def _see(model, theta):
+    """Continuum [pixel], profiles of the lines [line, line pixel]."""
+    out = model(theta)
+    return out.continuum, out.lines.profiles(out.lines.shift, out.lines.dispersion)
+
+
 def _continuum(model, theta):
-    return np.asarray(jax.jit(lambda t: model(t).continuum)(theta))
+    return np.asarray(OBSERVE(model, theta))
+
+
+@pytest.fixture(scope="module")
+def fine():
+    """A model with close nodes, in 64-bit."""
+    with jax.enable_x64(True):
+        return _model(fake_rest(step=0.2))
 
 
 @pytest.mark.parametrize("sigma", [0.0, 30.0, 180.0, 500.0])
 @pytest.mark.parametrize("redshift", [0.09, 0.1, 0.10437])
-def test_spectrum_is_the_numpy_convolution(x64, sigma, redshift):
+def test_spectrum_is_the_numpy_convolution(x64, fine, sigma, redshift):
     theta = THETA._replace(redshift=redshift, velocity_dispersion=sigma)
-    got = _continuum(_model(fake_rest(step=0.2)), theta)
+    got = _continuum(fine, theta)
     expected = brute_force(theta, _arm().edges, sigma)
     # What is left is the model itself, which is linear between nodes 0.2 Angstrom apart, and
     # without any dispersion the working grid, which rounds off the bottom of its lines.
@@ -176,11 +194,8 @@ def test_lines_hold_unit_flux_and_the_instrument_widens_them(x64):
     wide = _model(arms=[_arm(sigma=np.full(WAVE.size, 2.0))], lines=LINES)
     assert plain.line_names == wide.line_names
     for model, instrument in ((plain, 0.0), (wide, 2.0)):
-        out = model(THETA)
         profiles = np.zeros((len(model.line_names), WAVE.size))
-        profiles[:, np.asarray(out.lines.profiles.pixels)] = out.lines.profiles(
-            out.lines.shift, out.lines.dispersion
-        )
+        profiles[:, np.asarray(model.lines.pixels)] = _see(model, THETA)[1]
         lone = model.line_names.index("Hβ 4861")
         assert profiles[lone].sum() * 0.8 == pytest.approx(1.0, rel=1e-4)
         centre = (profiles[lone] * WAVE).sum() * 0.8
@@ -214,7 +229,8 @@ def test_air_wavelengths_are_moved():
 def test_bands_are_those_of_the_spectrum(x64):
     rest, band = fake_rest(2000.0, 12000.0), load_filter("sdss_r0")
     theta = THETA._replace(redshift=0.1)
-    got = rest_photometry(rest, [band], redshift_range=(0.0, 0.3))(theta)
+    photometry = rest_photometry(rest, [band], redshift_range=(0.0, 0.3))
+    got = jax.jit(lambda theta: photometry(theta))(theta)
     edges = np.linspace(5000.0, 7500.0, 5001)
     centre = 0.5 * (edges[1:] + edges[:-1])
     f_lambda = brute_force(theta, edges, 0.0) * 1e-17
@@ -381,10 +397,10 @@ def _mock(redshift, *, photometry=False, seed=0):
         options |= {"photometry": {"sdss_r0": (1e-9, 1e-11)}, "ln_aperture": dist.Normal(0.0, 1.0)}
     blank = spectrum_problem(fake_rest(), observed, prior(redshift), **options)
     model, _ = spectrum_part(blank)
-    seen = model(THETA)
+    continuum, profiles = _see(model, THETA)
     profile = np.zeros(WAVE.size)
-    profile[np.asarray(seen.lines.profiles.pixels)] = seen.lines.profiles(0.0, 100.0)[0]
-    flux = np.asarray(seen.continuum) + 40 * profile
+    profile[np.asarray(model.lines.pixels)] = profiles[0]
+    flux = np.asarray(continuum) + 40 * profile
     noise = 0.02 * np.median(flux)
     first = observed.arms[0]
     noisy = dataclasses.replace(
@@ -397,7 +413,8 @@ def _mock(redshift, *, photometry=False, seed=0):
 
 def test_picture_shows_what_was_fitted():
     problem = _mock(dist.Uniform(0.099, 0.101), photometry=True)
-    x = np.asarray(problem.unconstrain(type(problem.prior)(*THETA[:5], 100.0, 0.0)))
+    theta = type(problem.prior)(*THETA[:5], 100.0, 0.0)
+    x = np.asarray(jax.jit(problem.unconstrain)(theta))
     figure = spectrum_fit(problem, x, title="mock")
     whole, below, *zooms, bands = figure.axes
     assert whole.get_title(loc="left") == "mock" and len(zooms) >= 1

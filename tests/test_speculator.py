@@ -1,5 +1,6 @@
 """The importer of published networks: agreement with numpy, and refusal of hostile files."""
 
+import functools
 import itertools
 import struct
 
@@ -145,8 +146,12 @@ def plain_fields(path):
 THETA = np.random.default_rng(3).normal(size=(50, 3))
 
 
+RUN = jax.jit(lambda model, thetas: jax.vmap(model)(thetas))
+"""Compiled once for models of one kind."""
+
+
 def batch(emulator, thetas):
-    return np.asarray(jax.jit(jax.vmap(lambda e, t: e(t), (None, 0)))(emulator, thetas))
+    return np.asarray(RUN(emulator, thetas))
 
 
 # --- what it reads ------------------------------------------------------------------------------
@@ -414,6 +419,7 @@ def test_published_networks_in_64_bit(shared_data, x64, name):
     np.testing.assert_allclose(batch(read_speculator(paths), thetas), expected, rtol=0, atol=1e-10)
 
 
+@functools.cache
 def galaxy(shared_data):
     folder = shared_data / "emulators" / "provabgs"
     return load_published_provabgs(
@@ -421,11 +427,16 @@ def galaxy(shared_data):
     )
 
 
-def thetas(n, **fixed):
+@functools.cache
+def drawn():
+    """A hundred galaxies."""
     draw = family("provabgs").training_draw
-    theta = jax.vmap(lambda key: draw(key, jnp.asarray(0.2)))(
-        jax.random.split(jax.random.key(0), n)
-    )
+    keys = jax.random.split(jax.random.key(0), 100)
+    return jax.jit(jax.vmap(lambda key: draw(key, jnp.asarray(0.2))))(keys)
+
+
+def thetas(n, **fixed):
+    theta = jax.tree.map(lambda leaf: leaf[:n], drawn())
     return theta._replace(**{name: jnp.full(n, value) for name, value in fixed.items()})
 
 
@@ -435,6 +446,7 @@ def test_published_galaxy_is_the_sum_of_its_components(shared_data):
     t_age = float(age(0.2, PLANCK13))
     bases = np.loadtxt(folder / "NMF_2basis_Z_components_nowgt_lin_Nc2.txt")[:, ::-1]
     time = np.loadtxt(folder / "sfh_t_int.txt")[::-1]
+    light = np.asarray(RUN(model, theta))
     for i in range(5):
         one = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], float), theta)
         t = np.empty(3)  # the published transformation, as in their code
@@ -460,8 +472,7 @@ def test_published_galaxy_is_the_sum_of_its_components(shared_data):
             for pattern, v in (("nmf*.npz", x), ("fsps.burst*.npz", y))
         )  # fmt: skip
         expected = np.log((1 - one.f_burst) * np.exp(smooth) + one.f_burst * np.exp(burst))
-        got = np.asarray(model(jax.tree.map(lambda leaf, i=i: leaf[i], theta)))
-        np.testing.assert_allclose(got, expected, atol=2e-4)
+        np.testing.assert_allclose(light[i], expected, atol=2e-4)
 
 
 def test_order_of_the_published_histories(shared_data):
@@ -476,10 +487,11 @@ def test_order_of_the_published_histories(shared_data):
     # 4000 and 5500 Angstrom are inside the band
     nodes = [np.argmin(np.abs(np.asarray(own.stars.wave) - w)) for w in (4000.0, 5300.0)]
     pixels = [np.argmin(np.abs(model.wave - w)) for w in (4000.0, 5300.0)]
-    run = jax.jit(jax.vmap(model))
     scatter = {}
     for order in itertools.permutations(range(4)):
-        published_light = np.asarray(run(theta._replace(beta=theta.beta[:, jnp.array(order)])))
+        published_light = np.asarray(
+            RUN(model, theta._replace(beta=theta.beta[:, np.array(order)]))
+        )
         scatter[order] = np.std(published_light[:, pixels] - ours[:, nodes], axis=0).max()
     assert min(scatter, key=scatter.get) == (0, 1, 2, 3), scatter
 
@@ -493,8 +505,8 @@ def test_published_birth_clouds_last_as_long_as_ours(shared_data):
     )
 
     def faded(model):
-        run, at = jax.jit(jax.vmap(model)), [np.argmin(np.abs(model.wave - w)) for w in wave]
-        return np.asarray(run(dusty) - run(clear))[:, at] / np.log(10)
+        at = [np.argmin(np.abs(model.wave - w)) for w in wave]
+        return np.asarray(RUN(model, dusty) - RUN(model, clear))[:, at] / np.log(10)
 
     published = faded(model)
     ssp = load_ssp()
@@ -513,13 +525,15 @@ def test_published_galaxy_range_and_gradients(shared_data):
     assert bool(model.inside(one))
     assert not bool(model.inside(one._replace(dust2=jnp.asarray(3.5))))
     assert not bool(model.inside(one._replace(redshift=jnp.asarray(0.9))))
-    gradient = jax.jit(jax.grad(lambda theta: jnp.sum(model(theta))))
+    # the weights are arguments: as constants of a program they take long to compile
+    gradient = jax.jit(jax.grad(lambda theta, model: jnp.sum(model(theta))))
     for f_burst in (0.0, 0.3, 1.0):
-        slopes = gradient(one._replace(f_burst=jnp.asarray(f_burst)))
+        slopes = gradient(one._replace(f_burst=jnp.asarray(f_burst)), model)
         assert all(np.all(np.isfinite(leaf)) for leaf in slopes)
         assert float(slopes.f_burst) != 0.0
     older = one._replace(t_burst=jnp.asarray(12.0), redshift=jnp.asarray(0.5))
-    faded = model(older) - model(older._replace(f_burst=jnp.asarray(0.0)))
+    run = jax.jit(lambda model, theta: model(theta))
+    faded = run(model, older) - run(model, older._replace(f_burst=jnp.asarray(0.0)))
     np.testing.assert_allclose(faded, np.log1p(-float(one.f_burst)), atol=1e-4)
 
 
