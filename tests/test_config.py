@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxsed.catalog.config import (
+from jaxsed.catalog.config.sections import (
     BandConfig,
     PriorConfig,
     SamplerConfig,

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from fake_engine import CONFIG, FakeEngine, write_inputs
 
-from jaxsed.catalog import parts, run_folder, writer
 from jaxsed.catalog import run as running
 from jaxsed.catalog.chunk import datasets
 from jaxsed.catalog.config import load_config
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.flows import shipped_flow
 from jaxsed.catalog.plan import resolve
-from jaxsed.catalog.results import load_results
+from jaxsed.catalog.results import folder as run_folder
+from jaxsed.catalog.results import load_results, parts, writer
 from jaxsed.catalog.run import fit_catalog
 from jaxsed.catalog.tables import read_catalog
 from jaxsed.core.errors import JaxsedError
@@ -79,7 +79,8 @@ import os, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from fake_engine import FakeEngine
-from jaxsed.catalog import parts, run_folder, writer
+from jaxsed.catalog.results import folder as run_folder
+from jaxsed.catalog.results import parts, writer
 from jaxsed.catalog.run import fit_catalog
 folder = Path({str(catalog.parent)!r})
 {body}
@@ -905,7 +906,7 @@ def test_full_disk_at_the_table_keeps_the_results(inputs, tmp_path, monkeypatch)
     def full(table, path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr("jaxsed.catalog.results.save_table", full)
+    monkeypatch.setattr("jaxsed.catalog.results.reader.save_table", full)
     with pytest.raises(JaxsedError, match=r"cannot write .*t.ecsv.*No space left.*--resume"):
         fit(inputs, tmp_path / "r.h5", table=tmp_path / "t.ecsv")
     monkeypatch.undo()

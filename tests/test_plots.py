@@ -11,9 +11,9 @@ from plot_data import AGES, make_emulator, make_results
 
 from jaxsed import halos, plots
 from jaxsed.catalog import chunk
-from jaxsed.catalog.config import LikelihoodConfig, ModelConfig
+from jaxsed.catalog.config.sections import LikelihoodConfig, ModelConfig
 from jaxsed.catalog.flags import TEXT, Flag
-from jaxsed.catalog.results import QUANTITIES
+from jaxsed.catalog.results.reader import QUANTITIES
 from jaxsed.plots.data import DEFAULT_COSMOLOGY, DEFAULT_FLOOR, PERCENTILES
 from jaxsed.plots.galaxy import MICROJANSKY_PER_MAGGIE, columns, interval
 from jaxsed.plots.run import offset_and_scatter

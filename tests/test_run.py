@@ -90,7 +90,7 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from fake_engine import FakeEngine
 from jaxsed.io import files
-from jaxsed.catalog import writer
+from jaxsed.catalog.results import writer
 from jaxsed.catalog.run import fit_catalog
 
 writer.PART_SECONDS = 0.0

@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jaxsed.catalog.result_file import SCHEMA
 from jaxsed.catalog.results import load_results
+from jaxsed.catalog.results.file import SCHEMA
 from jaxsed.io import hdf5
 from jaxsed.io.components import KINDS
 from jaxsed.sps.ssp.grid import FORMAT, read_ssp

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsed import infer, params
 from jaxsed.bands.filters import Filter, load_filter
-from jaxsed.catalog.config import AUTO, Config, SamplerConfig
+from jaxsed.catalog.config.sections import AUTO, Config, SamplerConfig
 from jaxsed.catalog.flows import SHIPPED
 from jaxsed.catalog.predictors import ModelChoice
 from jaxsed.catalog.tables import Column, Reader

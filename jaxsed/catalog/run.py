@@ -21,9 +21,9 @@ from jaxsed.catalog.config import Config, load_config
 from jaxsed.catalog.flags import NOT_FITTED
 from jaxsed.catalog.plan import Plan, resolve
 from jaxsed.catalog.results import Results, load_results
-from jaxsed.catalog.run_folder import check_output
+from jaxsed.catalog.results.folder import check_output
+from jaxsed.catalog.results.writer import ResultWriter
 from jaxsed.catalog.tables import Observations, read_catalog
-from jaxsed.catalog.writer import ResultWriter
 from jaxsed.core.errors import JaxsedError, user_errors
 from jaxsed.io.outputs import check_table_holds, check_table_path
 

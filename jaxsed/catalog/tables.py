@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsed.bands.filters import Filter
-from jaxsed.catalog.config import MAX_REDSHIFT, CatalogConfig
+from jaxsed.catalog.config.sections import MAX_REDSHIFT, CatalogConfig
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.units import check_declared, check_values, flux_unit, to_maggies
 from jaxsed.core.errors import JaxsedError, nearest, user_errors

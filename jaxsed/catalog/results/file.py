@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsed.catalog.run_folder import is_begun, parts_folder
+from jaxsed.catalog.results.folder import is_begun, parts_folder
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.errors import JaxsedError, user_errors
 from jaxsed.io import hdf5

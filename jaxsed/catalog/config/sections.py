@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from jaxsed.bands.filters import WAVE_UNITS
-from jaxsed.catalog.config_types import (
+from jaxsed.catalog.config.types import (
     Fraction,
     Number,
     OneOf,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsed.catalog import flags
-from jaxsed.catalog.result_file import open_results
+from jaxsed.catalog.results.file import open_results
 from jaxsed.core.diagnostics import NEVER, WHERE_FOUND, Diagnostics, Goodness, described
 from jaxsed.core.errors import JaxsedError, nearest
 from jaxsed.core.types import Row

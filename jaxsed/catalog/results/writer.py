@@ -1,8 +1,7 @@
 """Results on disk: finished galaxies survive a killed run, and a stale run is never continued.
 
-While a run lasts, its galaxies are in files of the folder ``RUN.h5.parts``: about one a minute
-(see `jaxsed.catalog.parts` and `jaxsed.catalog.run_folder`).  At the end they become ``RUN.h5`` and
-the folder goes.
+While a run lasts, its galaxies are in files of the folder ``RUN.h5.parts``: about one a minute (see
+`jaxsed.catalog.results.parts`).  At the end they become ``RUN.h5`` and the folder goes.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsed.catalog.flags import NOT_FITTED, Flag
-from jaxsed.catalog.parts import Contents, Tree, finite, nothing, read_part, write_part
-from jaxsed.catalog.result_file import (
+from jaxsed.catalog.results.file import (
     SCHEMA,
     SCHEMA_VERSION,
     create,
@@ -35,7 +33,7 @@ from jaxsed.catalog.result_file import (
     write_catalog,
     write_provenance,
 )
-from jaxsed.catalog.run_folder import (
+from jaxsed.catalog.results.folder import (
     HEADER,
     LOCK,
     NAMES,
@@ -46,6 +44,7 @@ from jaxsed.catalog.run_folder import (
     parts_folder,
     read_header,
 )
+from jaxsed.catalog.results.parts import Contents, Tree, finite, nothing, read_part, write_part
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.errors import JaxsedError
 from jaxsed.core.types import Numbers
