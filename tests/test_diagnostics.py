@@ -16,7 +16,7 @@ from jaxsed.catalog.flags import Flag, from_diagnostics
 from jaxsed.core import diagnostics as core
 from jaxsed.core.diagnostics import Diagnostics
 from jaxsed.infer.amortised import method as flow_method
-from jaxsed.infer.amortised.importance import KHAT_BAR, weighted
+from jaxsed.infer.amortised.importance import KHAT_MAX, weighted
 from jaxsed.infer.samplers import ensemble, nested
 from jaxsed.infer.samplers.base import SamplerRun
 from jaxsed.infer.schedule.galaxies import Galaxies
@@ -120,7 +120,7 @@ def test_an_ensemble_that_is_stuck_has_no_effective_draws(moves):
     assert float(run(jax.random.key(0)).effective) == (np.inf if moves else 0.0)
 
 
-# ------------------------------------------------------------ the bar
+# ------------------------------------------------------------ the criterion
 
 
 GOOD: dict[str, Any] = {f.name: 0 for f in dataclasses.fields(Diagnostics)} | {
@@ -149,7 +149,7 @@ def test_one_bad_figure_fails_its_galaxy_alone(change):
 @pytest.mark.parametrize("change", [{"rhat_max": 1.0099}, {"ess_bulk_min": 400.0}])
 def test_the_bar_itself(change):
     assert diagnostics(**change).passes().all()
-    assert (core.RHAT_BAR, core.ESS_BAR) == (1.01, 400.0)
+    assert (core.RHAT_MAX, core.ESS_MIN) == (1.01, 400.0)
 
 
 def flags_of(**changes):
@@ -278,7 +278,7 @@ def test_weights_are_trusted_below_the_bar_inside_the_support(khat, outside, tru
     run = flow_method._run(found, (2, 2), 1000)
     assert run.effective == (700.0 if trusted else 0.0)
     assert run.x.shape == (2, 2, 2)
-    assert KHAT_BAR == 0.7
+    assert KHAT_MAX == 0.7
 
 
 @struct.dataclass
@@ -327,7 +327,7 @@ def test_weights_without_variation_and_with_a_single_large_one():
     assert float(even.effective) == pytest.approx(2000, rel=1e-3)
     assert np.isfinite(np.asarray(even.rough)).all()
     single = by_weight(np.where(np.arange(2000) == 7, 200.0, 0.0))
-    assert not (float(single.khat) < KHAT_BAR and float(single.effective) >= 400)
+    assert not (float(single.khat) < KHAT_MAX and float(single.effective) >= 400)
     assert np.unique(np.asarray(single.rough[:, 0])).size > 100  # samplers can start from them
 
 

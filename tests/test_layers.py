@@ -247,7 +247,7 @@ def test_a_configuration_is_resolved_once():
         module
         for module, tree in PACKAGE_SOURCES.items()
         for name in names_used(module, tree)
-        if re.fullmatch(r"jaxsed\.catalog\.config\.(sections\.)?(Config|SamplerConfig)", name.dotted)
+        if re.fullmatch(r"jaxsed\.catalog\.config\.(\w+\.)?(Config|SamplerConfig)", name.dotted)
         and not module.startswith("jaxsed.catalog.config")
     }
     assert knowing == {f"jaxsed.catalog.{name}" for name in CONFIGURED}

@@ -66,9 +66,9 @@ def medians_and_widths(results: Results) -> tuple[np.ndarray, np.ndarray]:
 def passing(results: Results) -> np.ndarray:
     """[galaxy] whether the bar was met."""
     return (
-        (results.diagnostic("rhat_max") < infer.RHAT_BAR)
-        & (results.diagnostic("ess_bulk_min") >= infer.ESS_BAR)
-        & (results.diagnostic("ess_tail_min") >= infer.ESS_BAR)
+        (results.diagnostic("rhat_max") < infer.RHAT_MAX)
+        & (results.diagnostic("ess_bulk_min") >= infer.ESS_MIN)
+        & (results.diagnostic("ess_tail_min") >= infer.ESS_MIN)
     )
 
 

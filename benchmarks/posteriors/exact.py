@@ -26,10 +26,10 @@ from rich.table import Table
 from benchmarks.timing import flops, matrix_rate
 from jaxsed.catalog import flows
 from jaxsed.cli import cores, prepare_process
-from jaxsed.infer import ESS_BAR, amortised
+from jaxsed.infer import ESS_MIN, amortised
 from jaxsed.infer.amortised import Amortised
 from jaxsed.infer.amortised.flow import Flow
-from jaxsed.infer.amortised.importance import KHAT_BAR
+from jaxsed.infer.amortised.importance import KHAT_MAX
 from jaxsed.infer.amortised.method import weighted_batch
 from jaxsed.infer.schedule.devices import place, place_problem
 from jaxsed.nets import made
@@ -63,7 +63,7 @@ def measure(flow: Amortised, galaxies: int, draws: int, batch: int, seed: int) -
         found = weighted_batch(keys, block, flow, n=draws, keep=KEPT)
         jax.block_until_ready(found)
         times.append(time.perf_counter() - begun)
-        good = (found.outside == 0) & (found.khat < KHAT_BAR) & (found.effective >= ESS_BAR)
+        good = (found.outside == 0) & (found.khat < KHAT_MAX) & (found.effective >= ESS_MIN)
         accepted.append(np.asarray(good).mean())
     seconds = float(np.median(times)) / batch
     # The features of a galaxy enter once for all of its draws.

@@ -56,7 +56,7 @@ def bar(chains: np.ndarray) -> tuple[bool, float, float]:
     """Whether draws [chain, draw, dimension] meet the bar, R-hat and the smallest ESS."""
     rhat, bulk, tail = (a[0] for a in infer.convergence(chains[None]))
     ess = float(min(bulk.min(), tail.min()))
-    return bool(rhat.max() < infer.RHAT_BAR and ess >= infer.ESS_BAR), float(rhat.max()), ess
+    return bool(rhat.max() < infer.RHAT_MAX and ess >= infer.ESS_MIN), float(rhat.max()), ess
 
 
 def ensemble_peer(name: str, peer: Peer, limit: float) -> tuple[bool, float, float]:
@@ -114,7 +114,7 @@ def nested_peer(name: str, peer: Peer, limit: float) -> tuple[bool, float, float
             return False, np.nan, 0.0
         weight = np.exp(sampler.posterior()[1])
     ess = float(weight.sum() ** 2 / (weight**2).sum())
-    return ess >= infer.ESS_BAR, np.nan, ess
+    return ess >= infer.ESS_MIN, np.nan, ess
 
 
 def measure_peer(problem: Problem, name: str, n: int, limit: float) -> dict[str, Any]:

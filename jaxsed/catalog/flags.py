@@ -10,7 +10,7 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxsed.core.diagnostics import ESS_BAR, RHAT_BAR, Diagnostics
+from jaxsed.core.diagnostics import ESS_MIN, RHAT_MAX, Diagnostics
 from jaxsed.core.flags import flag_text
 
 # A model that fits leaves a larger chi2 once in 10,000 galaxies.
@@ -42,7 +42,7 @@ TEXT: dict[Flag, str] = {
     Flag.BAD_REDSHIFT: "redshift missing, not positive or beyond 12: not fitted",
     Flag.NO_BANDS: "no usable flux: not fitted",
     Flag.FEW_BANDS: "fewer than 3 bands: little but the prior",
-    Flag.NOT_CONVERGED: f"R-hat >= {RHAT_BAR} or effective sample size < {ESS_BAR:.0f}",
+    Flag.NOT_CONVERGED: f"R-hat >= {RHAT_MAX} or effective sample size < {ESS_MIN:.0f}",
     Flag.DIVERGENCES: "the sampler met divergences",
     Flag.POOR_FIT: f"chi2 improbable (p < {POOR_FIT_P:g}) even for the best draw",
     Flag.OUTSIDE_EMULATOR: "some draws lie outside the emulator's training range",

@@ -15,10 +15,10 @@ import numpy as np
 
 from jaxsed.core.types import Numbers
 
-RHAT_BAR = 1.01
+RHAT_MAX = 1.01
 """A posterior has converged below this R-hat (Vehtari+ 2021)."""
 
-ESS_BAR = 400.0
+ESS_MIN = 400.0
 """And with at least this bulk and tail effective sample size."""
 
 ALWAYS, WHERE_FOUND, NEVER = "always", "where found", "never"
@@ -104,9 +104,9 @@ class Diagnostics:
         A not-a-number anywhere fails.
         """
         return (
-            (np.asarray(self.rhat_max) < RHAT_BAR)
-            & (np.asarray(self.ess_bulk_min) >= ESS_BAR)
-            & (np.asarray(self.ess_tail_min) >= ESS_BAR)
+            (np.asarray(self.rhat_max) < RHAT_MAX)
+            & (np.asarray(self.ess_bulk_min) >= ESS_MIN)
+            & (np.asarray(self.ess_tail_min) >= ESS_MIN)
         )
 
 

@@ -1,6 +1,6 @@
 """Inference: `sample(key, problem, method) -> Samples`, and the convergence criterion."""
 
-from jaxsed.core.diagnostics import ESS_BAR, RHAT_BAR, Diagnostics
+from jaxsed.core.diagnostics import ESS_MIN, RHAT_MAX, Diagnostics
 from jaxsed.infer.amortised.method import FlowImportance
 from jaxsed.infer.approximations import pathfinder
 from jaxsed.infer.bridges import numpyro_model, numpyro_potential
@@ -18,12 +18,12 @@ from jaxsed.infer.samplers.nuts import NUTS
 from jaxsed.infer.samples import Convergence, Samples, convergence
 
 __all__ = [
-    "ESS_BAR",
+    "ESS_MIN",
     "HMC",
     "MCLMC",
     "METHODS",
     "NUTS",
-    "RHAT_BAR",
+    "RHAT_MAX",
     "AffineInvariant",
     "ChEES",
     "Convergence",

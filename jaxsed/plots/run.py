@@ -84,7 +84,7 @@ def catalog(results: Run) -> Figure:
 
     Dashed lines are the convergence criterion.  Raises ValueError if no row was fitted.
     """
-    from jaxsed.infer import ESS_BAR, RHAT_BAR
+    from jaxsed.infer import ESS_MIN, RHAT_MAX
 
     done = fitted(results)
     if not done.any():
@@ -98,7 +98,7 @@ def catalog(results: Run) -> Figure:
     values = rhat[done & np.isfinite(rhat)]
     shown = np.minimum(values, WORST_RHAT)
     _histogram(rhat_axes, shown, _bins(shown))
-    _bar_line(rhat_axes, RHAT_BAR, f"bar: {RHAT_BAR}")
+    _bar_line(rhat_axes, RHAT_MAX, f"bar: {RHAT_MAX}")
     rhat_axes.set_xlabel(label("rhat_max") + _beyond(values, WORST_RHAT))
 
     ess = {}
@@ -108,7 +108,7 @@ def catalog(results: Run) -> Figure:
     bins = _bins(np.concatenate(list(ess.values())))
     for (name, values), color in zip(ess.items(), (BLUE, ORANGE), strict=True):
         _histogram(ess_axes, values, bins, color=color, name=name)
-    _bar_line(ess_axes, np.log10(ESS_BAR), f"bar: {ESS_BAR:.0f}")
+    _bar_line(ess_axes, np.log10(ESS_MIN), f"bar: {ESS_MIN:.0f}")
     ess_axes.set_xlabel(r"$\log_{10}$ smallest effective sample size [draws]")
 
     reduced = results.diagnostic("chi2") / np.maximum(results.diagnostic("n_detected"), 1)

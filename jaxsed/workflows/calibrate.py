@@ -13,12 +13,12 @@ import numpy as np
 from jax import Array
 
 from jaxsed import infer
-from jaxsed.core.diagnostics import ESS_BAR
+from jaxsed.core.diagnostics import ESS_MIN
 from jaxsed.core.types import Key, PyTree
 from jaxsed.emulators import load_emulator, measured_sigma
 from jaxsed.infer import amortised as am
 from jaxsed.infer.amortised import Amortised
-from jaxsed.infer.amortised.importance import KHAT_BAR
+from jaxsed.infer.amortised.importance import KHAT_MAX
 from jaxsed.infer.amortised.method import weighted_batch
 from jaxsed.infer.amortised.simulator import Simulator
 from jaxsed.infer.schedule.devices import place, place_problem
@@ -132,7 +132,7 @@ def calibrate(
     (true, raw, exact), khat, effective, outside = jax.tree.map(
         lambda *a: np.concatenate(a)[:mocks], *parts
     )
-    accepted = (outside == 0) & (khat < KHAT_BAR) & (effective >= ESS_BAR)
+    accepted = (outside == 0) & (khat < KHAT_MAX) & (effective >= ESS_MIN)
     features = np.asarray(jax.jit(jax.vmap(flow.context, (problem.axes,)))(problem))
     figures = {
         "flow": _figures(true, raw, features),
@@ -217,7 +217,7 @@ def write(found: dict[str, Any], folder: Path) -> None:
         kept[f"ess_fraction_{quantile:g}"] = float(
             np.quantile(found["effective"] / found["draws"], quantile)
         )
-    kept["khat_below_bar"] = float(np.mean(found["khat"] < KHAT_BAR))
+    kept["khat_below_bar"] = float(np.mean(found["khat"] < KHAT_MAX))
     for name in [n for n in KINDS if n in found]:
         figures = found[name]
         kept[name] = {k: v for k, v in figures.items() if k != "ranks"}

@@ -14,7 +14,7 @@ from jaxsed.core.types import Key
 from jaxsed.infer.amortised.posterior import Amortised
 from jaxsed.problem import Problem
 
-KHAT_BAR = 0.7
+KHAT_MAX = 0.7
 """Pareto shape above which weighted means cannot be trusted (Vehtari+ 2024, for any number of
 draws from about 2000)."""
 

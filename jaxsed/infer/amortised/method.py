@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsed import params
-from jaxsed.core.diagnostics import ESS_BAR
+from jaxsed.core.diagnostics import ESS_MIN
 from jaxsed.core.types import Key
-from jaxsed.infer.amortised.importance import KHAT_BAR, Weighted, weighted
+from jaxsed.infer.amortised.importance import KHAT_MAX, Weighted, weighted
 from jaxsed.infer.amortised.posterior import Amortised
 from jaxsed.infer.samplers import mixture
 from jaxsed.infer.samplers.base import KernelMethod, SamplerRun
@@ -106,7 +106,7 @@ def by_flow(
                     continue
                 last = number + 1 == len(DRAWS)
                 reach = weights.effective * DRAWS[-1] / n
-                promising = weights.outside == 0 and reach >= WORTH_MORE * ESS_BAR
+                promising = weights.outside == 0 and reach >= WORTH_MORE * ESS_MIN
                 if promising and not last:
                     again.append(int(galaxy))
                     continue
@@ -138,7 +138,7 @@ def weighted_batch(
 def _run(weights: Weighted, shape: tuple[int, int], n: int) -> SamplerRun:
     """The draws of one galaxy as a run, whose effective number is zero where the weights cannot be
     trusted: they tell nothing of a mode that the flow does not know."""
-    trusted = weights.outside == 0 and weights.khat < KHAT_BAR
+    trusted = weights.outside == 0 and weights.khat < KHAT_MAX
     return SamplerRun(
         x=weights.x.reshape(*shape, -1),
         log_density=weights.log_density.reshape(shape),
