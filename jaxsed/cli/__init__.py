@@ -6,13 +6,16 @@ import sys
 
 import typer
 
-from jaxsed.cli.commands import app
+from jaxsed.cli import emulators, fitting, installation
+from jaxsed.cli.app import app
 from jaxsed.cli.config import config
 from jaxsed.cli.halos import halos
 from jaxsed.cli.process import cores, prepare_process
 from jaxsed.cli.stars import stars
 from jaxsed.core.errors import JaxsedError
 
+for group in (fitting, emulators, installation):
+    app.add_typer(group.commands)
 app.add_typer(config, name="config")
 app.add_typer(stars, name="stars")
 app.add_typer(halos, name="halos")

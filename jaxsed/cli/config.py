@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from jaxsed.cli.app import GROUP
+
 config = typer.Typer(
     help="Configurations of `jaxsed fit`.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    **GROUP,
 )
 
 

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
+from jaxsed.cli.app import GROUP
 from jaxsed.cli.process import prepare_process
 from jaxsed.core.errors import JaxsedError
 
 halos = typer.Typer(
     help="Stellar mass functions from halos: networks and what they must beat.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    **GROUP,
 )
 
 

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
+from jaxsed.cli.app import GROUP
 from jaxsed.cli.process import prepare_process
 
 stars = typer.Typer(
     help="Labels of stars from their spectra: temperature, gravity, abundances.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    **GROUP,
 )
 
 
