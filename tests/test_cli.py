@@ -151,7 +151,7 @@ def test_cite_a_run(tmp_path, capsys, fake):
 
 
 def test_every_choice_has_its_citation():
-    from jaxsed.catalog import config as settings
+    from jaxsed.catalog.config import sections as settings
 
     choices = (settings.FAMILIES, settings.IGM, settings.COSMOLOGIES, settings.METHODS, ("auto",))
     for name in [name for group in choices for name in group]:
