@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SLOW = ("One fit", "Choose a sampler", "Open one result", "A spectrum", "A catalogue")
 PARTS = re.compile(r"^#+ (?P<heading>.*)$|^```python\n(?P<script>.*?)^```$", re.M | re.S)
 
 
@@ -21,7 +22,10 @@ def scripts():
             heading = part["heading"] or heading
             if part["script"]:
                 found[part["script"]] = heading
-    return [pytest.param(script, id=heading) for script, heading in found.items()]
+    return [
+        pytest.param(script, id=heading, marks=[pytest.mark.slow] * heading.endswith(SLOW))
+        for script, heading in found.items()
+    ]
 
 
 @pytest.mark.parametrize("script", scripts())
