@@ -23,7 +23,7 @@ def test_the_loss_is_the_evidence_lower_bound():
     keys = jax.random.split(jax.random.key(2), 4000)
     loss = jax.jit(jax.vmap(lambda k: autoencoder._bound(weights, sizes, k, x, weight)))(keys)
     z = mean + std * np.random.default_rng(0).normal(size=(4000, 2))
-    decode = jax.vmap(lambda z: mlp.apply(weights.decoder, z, autoencoder.ACTIVATION))
+    decode = jax.jit(jax.vmap(lambda z: mlp.apply(weights.decoder, z, autoencoder.ACTIVATION)))
     decoded = decode(jnp.asarray(z, jnp.float32))
     misfit = norm.logpdf(x, decoded, 1.0) - norm.logpdf(0.0)
     divergence = norm.logpdf(z, mean, std) - norm.logpdf(z)
@@ -37,7 +37,7 @@ def test_an_autoencoder_keeps_what_varies(tmp_path):
     """Two numbers make these spectra, and two latent ones give them back."""
     stars = quadratic(5000, noise=0.02)
     schedule = FitSettings(
-        optimizer="adam", learning_rates=(3e-3, 5e-4), batch_size=64, epochs=25, patience=40
+        optimizer="adam", learning_rates=(3e-3, 5e-4), batch_size=64, epochs=10, patience=40
     )
     sizes = autoencoder.AutoencoderSettings(hidden=(64, 32), filters=(4, 4), fit=schedule)
     found, _ = autoencoder.train_autoencoder(jax.random.key(0), stars, sizes, progress=False)

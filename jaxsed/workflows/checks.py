@@ -21,6 +21,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from jaxsed import cosmology, params
+from jaxsed.bands.magnitudes import to_arsinh
 from jaxsed.core.types import Parameter
 
 MAG_PER_LN = 2.5 / params.LN10
@@ -115,6 +116,11 @@ REFERENCE_DERIVED = {
 }
 
 
+@jax.jit
+def _fluxes_and_derived(model: Any, theta: Any) -> tuple[Any, Any]:
+    return model(theta), model.derived(theta)
+
+
 def check_physics() -> Check:
     """The PROVABGS physics of one galaxy against stored values: 2 mmag and 1e-3 are allowed."""
     from jaxsed.bands.filters import load_filter
@@ -133,7 +139,7 @@ def check_physics() -> Check:
         galaxies.physics, galaxies.name, load_ssp(), [load_filter(n) for n in REFERENCE_BANDS],
         redshift_range=(REFERENCE_REDSHIFT, REFERENCE_REDSHIFT),
     )  # fmt: skip
-    flux, derived = jax.jit(lambda m, t: (m(t), m.derived(t)))(model, theta)
+    flux, derived = _fluxes_and_derived(model, theta)
     magnitudes = -MAG_PER_LN * np.log(np.asarray(flux, float))
     off = float(np.max(np.abs(magnitudes - REFERENCE_MAGNITUDES)))
     # NumPy's maximum, unlike Python's, is not a number where any of them is not
@@ -160,6 +166,11 @@ def check_cosmology() -> Check:
     return Check("cosmology", f"ages and distances within {worst:.0e} of astropy's", worst < 1e-4)
 
 
+@jax.jit
+def _exact_and_emulated(model: Any, emulator: Any, theta: Any) -> tuple[Any, Any]:
+    return to_arsinh(model.shape(theta), emulator.mu_0), emulator.magnitudes(theta)
+
+
 def check_emulator(path: Any) -> Check:
     """A photometric emulator against the physics at the prior's median, mid of its redshifts.
 
@@ -167,7 +178,6 @@ def check_emulator(path: Any) -> Check:
     further off than `WORST_EMULATOR`: an emulator with a large stated error does not pass.
     """
     from jaxsed.bands.filters import make_filter
-    from jaxsed.bands.magnitudes import to_arsinh
     from jaxsed.emulators import load_emulator
     from jaxsed.sps.models.registry import IGM, family
     from jaxsed.sps.ssp.grid import load_ssp
@@ -189,9 +199,7 @@ def check_emulator(path: Any) -> Check:
         birth_cloud_age=record.birth_cloud_age, igm=record.igm or IGM,
     )  # fmt: skip
     # Arsinh magnitudes, as the emulator learned them: a band below the Lyman limit has no light.
-    exact, emulated = jax.jit(lambda m, e, t: (to_arsinh(m.shape(t), e.mu_0), e.magnitudes(t)))(
-        model, emulator, theta
-    )
+    exact, emulated = _exact_and_emulated(model, emulator, theta)
     off = np.abs(np.asarray(emulated, float) - np.asarray(exact, float))
     allowed = np.minimum(4.0 * np.asarray(emulator.error.sigma) + 2e-3, WORST_EMULATOR)
     found = f"{len(off)} bands within {1e3 * off.max():.1f} mmag of the physics"
