@@ -296,11 +296,14 @@ class Fixed:
         return jnp.asarray(0)
 
 
+WEIGHTED = jax.jit(weighted, static_argnums=(3, 4))
+
+
 def by_weight(log_weight, keep=400):
     n = len(log_weight)
     x = jnp.asarray(np.c_[np.arange(n) / n, np.zeros(n)], float)
     fixed = Fixed(x, jnp.asarray(log_weight, float))
-    return weighted(jax.random.key(1), toy_problem(), fixed, n, keep)
+    return WEIGHTED(jax.random.key(1), toy_problem(), fixed, n, keep)
 
 
 def test_weights_are_pareto_smoothed():
