@@ -58,6 +58,8 @@ class Posterior(Samples):
     """
 
     problem: Problem
+    derive: PyTree = None
+    """The model of the derived quantities."""
 
     def galaxy(self, galaxy: int) -> Posterior:
         """The posterior of one galaxy of a batch."""
@@ -70,14 +72,13 @@ class Posterior(Samples):
         Returns lookback times [age] in Gyr at which age intervals end, and the mean star formation
         rate in each [chain, draw, age], Msun/yr.
 
-        Raises ValueError for a forward model that is not direct physics, such as an emulator.
+        Raises ValueError where the derived quantities are not those of the direct physics.
         """
-        forward: Any = self.problem.forward
-        if "sfr" not in self.derived or not isinstance(forward, GalaxyModel):
+        if not isinstance(self.derive, GalaxyModel):
             raise ValueError(
                 "no star formation history is derived: sample with derive=galaxy(...), the physics"
             )
-        return np.asarray(forward.stars.axis.age), self.derived["sfr"]
+        return np.asarray(self.derive.stars.axis.age), self.derived["sfr"]
 
     def plot_sed(self, **options: Any) -> Any:
         """Observed fluxes, the posterior prediction of every band, and the residuals, of one
@@ -121,7 +122,7 @@ def sample(
         derive = problem.forward
     found = infer.sample(key, problem, method, derive=derive, **options)
     fields = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    return Posterior(**fields, problem=problem)
+    return Posterior(**fields, problem=problem, derive=derive)
 
 
 def _one_row(posterior: Posterior) -> _Row:
@@ -197,8 +198,7 @@ class _Row:
         return self._draws
 
     def per_galaxy(self, id: Row = None, *, row: int | None = None) -> dict[str, np.ndarray]:
-        forward: Any = self._posterior.problem.forward
-        return {"sfh_age": np.asarray(forward.stars.axis.age)}
+        return {"sfh_age": self._posterior.sfh()[0]}
 
 
 def _pivots(forward: Any) -> np.ndarray:
