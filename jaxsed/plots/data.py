@@ -62,11 +62,11 @@ def title(results: Run, row: int) -> str:
     """A galaxy's id and redshift."""
     redshift = results.redshift[row]
     if np.isfinite(redshift):
-        return f"{results.ids[row]}    z = {redshift:.4g}"
+        return f"{results.ids[row]}    z = {redshift:.4g}".strip()
     if "redshift" in results.quantities:
         low, middle, high = results.summary("redshift")[row]
         errors = rf"$^{{+{high - middle:.3f}}}_{{-{middle - low:.3f}}}$"
-        return f"{results.ids[row]}    z = {middle:.3f} {errors}"
+        return f"{results.ids[row]}    z = {middle:.3f} {errors}".strip()
     return str(results.ids[row])
 
 
