@@ -16,6 +16,7 @@ from toys import method_of
 
 from jaxsed import infer
 from jaxsed.core import linear_algebra
+from jaxsed.infer.methods import options_of
 from jaxsed.infer.samplers import mixture
 from jaxsed.infer.samplers.base import Kernel, Move
 from jaxsed.problem import stack
@@ -286,6 +287,17 @@ def test_numpyro_sees_the_same_posterior():
     np.testing.assert_array_equal(draws["a"], draws["x"][:, 0])
     gap = np.asarray(draws["x"]).mean(0) - mean
     assert np.all(np.abs(gap) < 5 * np.sqrt(np.diag(covariance) / 200))
+
+
+def test_a_fallback_by_name_shares_what_was_changed():
+    changed = infer.HMC(draws=700, retries=1, proposals=5)
+    options = options_of(changed)
+    assert options == {"draws": 700, "retries": 1, "proposals": 5}
+    assert infer.method_of("nested", **options) == infer.NestedSlice(draws=700, retries=1)
+    # The target acceptance of each is its own.
+    assert infer.method_of("mclmc", **options_of(infer.HMC())) == infer.MCLMC()
+    kept = options_of(infer.HMC(target_acceptance=0.95))
+    assert infer.method_of("mclmc", **kept).target_acceptance == 0.95
 
 
 def test_more_chains_after_the_warm_up_than_in_it():

@@ -34,6 +34,7 @@ def method_of(name: str, **options: Any) -> Method:
     return METHODS[name](**{k: value for k, value in options.items() if k in own})
 
 
-def options_of(method: Any) -> dict[str, Any]:
-    """The options of a method by name, for another one that shares some of them."""
-    return {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+def options_of(method: Method) -> dict[str, Any]:
+    """The options of a method that are not its defaults, for another one that shares some."""
+    own = {f.name: (getattr(method, f.name), f.default) for f in dataclasses.fields(method)}
+    return {name: value for name, (value, default) in own.items() if value != default}

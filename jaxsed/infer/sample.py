@@ -52,8 +52,8 @@ def sample(
         method: such as ``NUTS(draws=1000)``, or its name with the default options.
         fallback: methods for galaxies that do not converge, one after another; each runs once, as
             long as its last run (``draws * 2**retries`` transitions).  A name stands for the method
-            with the options that it shares with `method`.  What converges with none of them comes
-            back as it is, and its diagnostics say so.
+            with those options of `method` that it shares and that are not defaults.  What converges
+            with none of them comes back as it is, and its diagnostics say so.
         slots: galaxies that are advanced together: more fill a GPU, and need memory.
         derive: a model with ``derived(theta)``, a NamedTuple: they come back as
             ``Samples.derived``, and those that are one number must converge as well.
