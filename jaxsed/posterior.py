@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsed import infer
 from jaxsed.bands.filters import Filter, load_filter
+from jaxsed.core.constants import PERCENTILES
 from jaxsed.core.types import Forward, Key, PyTree, Row
 from jaxsed.cosmology import COSMOLOGIES, same
 from jaxsed.infer import Method, Samples
@@ -171,7 +172,7 @@ class _Row:
     @property
     def predicted_flux(self) -> np.ndarray:
         flat = np.reshape(self._posterior.flux, (-1, self.flux.shape[1]))
-        return np.percentile(flat, [15.865525393, 50.0, 84.134474607], axis=0)[None]
+        return np.percentile(flat, PERCENTILES, axis=0)[None]
 
     @property
     def table(self) -> dict[str, np.ndarray]:
@@ -182,7 +183,7 @@ class _Row:
 
     def summary(self, name: str) -> np.ndarray:
         flat = self._draws[name].reshape(-1, *self._draws[name].shape[2:])
-        return np.percentile(flat, [15.865525393, 50.0, 84.134474607], axis=0)[None]
+        return np.percentile(flat, PERCENTILES, axis=0)[None]
 
     def diagnostic(self, name: str) -> np.ndarray:
         if name == "n_detected":

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from jaxsed.catalog import flags
 from jaxsed.catalog.tables import Observations
+from jaxsed.core.constants import PERCENTILES
 from jaxsed.core.diagnostics import Diagnostics, Goodness, described, rows_of
 from jaxsed.core.types import Numbers
-
-PERCENTILES = (15.865525393, 50.0, 84.134474607)  # -1, 0, +1 sigma of a Gaussian
 
 Array = NDArray[Any]
 

@@ -14,12 +14,13 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsed import infer, params
-from jaxsed.catalog.chunk import PERCENTILES, ChunkResult, Keep
+from jaxsed.catalog.chunk import ChunkResult, Keep
 from jaxsed.catalog.flags import Flag
 from jaxsed.catalog.flows import find_flow
 from jaxsed.catalog.plan import FreeRedshift, Plan
 from jaxsed.catalog.predictors import Predictor, make_predictor
 from jaxsed.catalog.tables import Observations
+from jaxsed.core.constants import PERCENTILES
 from jaxsed.core.diagnostics import Goodness
 from jaxsed.core.errors import JaxsedError
 from jaxsed.core.types import Prior, PyTree, Theta

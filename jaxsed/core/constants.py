@@ -49,3 +49,6 @@ LYMAN_ALPHA = 1215.67
 
 #: Lyman limit [Angstrom] (the value Inoue+ 2014 use).
 LYMAN_LIMIT = 911.8
+
+PERCENTILES = (15.865525393, 50.0, 84.134474607)
+"""-1, 0 and +1 standard deviation of a Gaussian."""

@@ -13,7 +13,6 @@ from jaxsed.io.text import parse_toml
 
 Array = NDArray[Any]
 
-PERCENTILES = (15.865525393, 50.0, 84.134474607)  # -1, 0, +1 sigma of a Gaussian
 MISSING, DETECTION, UPPER_LIMIT = 0, 1, 2
 DEFAULT_FLOOR, DEFAULT_COSMOLOGY = 0.05, "planck15"  # where a configuration names none
 

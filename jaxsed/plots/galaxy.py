@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsed.core.constants import PERCENTILES
 from jaxsed.core.types import Numbers, Row
 from jaxsed.plots.data import (
     DETECTION,
     MISSING,
-    PERCENTILES,
     UPPER_LIMIT,
     Run,
     error_floor,

@@ -31,7 +31,7 @@ class ProspectorTheta(NamedTuple):
 
     log_mass_formed: Parameter
     """log10 of the stellar mass ever formed, Msun."""
-    log_z: Numbers
+    log_z: Parameter
     """log10 of the stellar metallicity in solar units."""
     log_sfr_ratios: Parameter
     """[6] log10 SFR_i / SFR_{i+1} of neighbouring bins, youngest first."""
