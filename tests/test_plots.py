@@ -14,7 +14,8 @@ from jaxsed.catalog import chunk
 from jaxsed.catalog.config.sections import LikelihoodConfig, ModelConfig
 from jaxsed.catalog.flags import TEXT, Flag
 from jaxsed.catalog.results.reader import QUANTITIES
-from jaxsed.plots.data import DEFAULT_COSMOLOGY, DEFAULT_FLOOR, PERCENTILES
+from jaxsed.core.constants import PERCENTILES
+from jaxsed.plots.data import DEFAULT_COSMOLOGY, DEFAULT_FLOOR
 from jaxsed.plots.galaxy import MICROJANSKY_PER_MAGGIE, columns, interval
 from jaxsed.plots.run import offset_and_scatter
 from jaxsed.plots.style import LABELS, label
