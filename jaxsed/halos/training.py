@@ -160,7 +160,9 @@ def train(
         hubble=halos.hubble, v_peak_min=settings.v_peak_min,
         support=Support.of(halos.take(shown), features), slots=slots, boxes=len(shown),
         seed=int(jax.random.key_data(key)[-1]),
-        trainings=tuple(training_record(key, settings, history) for history in histories),
+        trainings=tuple(
+            training_record(jax.random.key_data(key), settings, history) for history in histories
+        ),
     )  # fmt: skip
     model = HaloModel(members, log_mean, jnp.ones(len(edges) - 1), record, usual)
     return calibrated(model, halos.take(held), counts[held], stars[1]), histories

@@ -41,17 +41,17 @@ class TrainingRecord:
         return named
 
 
-def training_record(key: jax.Array, settings: Any, history: History) -> TrainingRecord:
+def training_record(seed: jax.Array, settings: Any, history: History) -> TrainingRecord:
     """The record of a training that `fit` has done.
 
     Args:
-        key: random key of the whole training.
+        seed: words of the random key of the whole training, ``jax.random.key_data(key)``.
         settings: a dataclass.
         history: what `fit` returned.
     """
     return TrainingRecord(
         settings=json.loads(json.dumps(dataclasses.asdict(settings), default=_as_list)),
-        seed=tuple(np.asarray(jax.random.key_data(key)).tolist()),
+        seed=tuple(np.asarray(seed).tolist()),
         training_seconds=round(float(history.seconds[-1]), 1),
         samples_trained_on=int(history.samples[-1]),
         best_loss=float(history.best_loss),

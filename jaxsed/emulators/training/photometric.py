@@ -209,7 +209,7 @@ def train_on(
         keys.shuffles, layers, _loss_of(settings), data,
         settings=settings.fit, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
-    done = training_record(key, settings, history)
+    done = training_record(jax.random.key_data(key), settings, history)
     training = done.to_dict("validation_loss_mag") | dict(notes or {})
     record = EmulatorRecord(
         target.physics, target.ssp, tuple(target.curves), training,

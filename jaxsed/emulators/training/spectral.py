@@ -242,7 +242,7 @@ def train_spectrum(
         [window], wave, target.parameter_names,
         box=target.box or box_of(parameters), resolution=target.resolution,
     )  # fmt: skip
-    done = training_record(key, settings, history)
+    done = training_record(jax.random.key_data(key), settings, history)
     notes = done.to_dict("validation_rms_ln_flux") | {
         "pca_residual_rms_ln_flux": [float(part.residual) for _, part in basis.windows],
         "simulation_seconds": round(simulated, 1),
