@@ -75,7 +75,8 @@ def test_members_and_their_records():
         x, settings=fitting, validation=x, progress=False,
     )  # fmt: skip
     assert members[0] != members[1] and all(isinstance(h, History) for h in histories)
-    record = training_record(jax.random.key_data(keys[0]), Settings(fitting, np.eye(2)), histories[0])
+    words = jax.random.key_data(keys[0])
+    record = training_record(words, Settings(fitting, np.eye(2)), histories[0])
     assert record.settings["covariance"] == [[1.0, 0.0], [0.0, 1.0]]
     assert record.settings["fit"]["epochs"] == 2 and record.samples_trained_on == 64
     assert record.to_dict("rms")["rms"] == record.best_loss == histories[0].best_loss

@@ -132,8 +132,9 @@ def train(
             high=tuple(np.nanmax(stars.labels, axis=0).tolist()),
             seed=int(jax.random.key_data(key)[-1]),
             trainings=tuple(
-            training_record(jax.random.key_data(key), settings, history) for history in histories
-        ),
+                training_record(jax.random.key_data(key), settings, history)
+                for history in histories
+            ),
         ),
     )  # fmt: skip
     if settings.laplace:
