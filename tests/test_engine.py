@@ -140,6 +140,21 @@ def test_settings_reach_the_sampler():
     assert (found.method, found.fallback) == (infer.MCLMC(), (infer.NUTS(),))
 
 
+def test_a_flow_hands_over_to_the_configured_sampler(made, monkeypatch):
+    one, _ = made
+    config = parse_config(CONFIG.replace('method = "hmc"', 'method = "auto"\ndraws = 250'))
+    one.plan = resolve(config)
+    flow = types.SimpleNamespace(checksum=lambda: "1", record=types.SimpleNamespace(text="a flow"))
+    asked = []
+    monkeypatch.setattr(
+        engine, "find_flow", lambda *where, **options: asked.append(where) or flow
+    )
+    one._find_flow(one.plan.sampling.flow)
+    assert asked[0][:2] == ("shipped", "provabgs")
+    assert one.method == infer.FlowImportance(flow=flow, sampler=infer.HMC(draws=250))
+    assert one.provenance["flow"] == "a flow"
+
+
 def test_chi2_is_that_of_the_best_draw_over_detections(made):
     result, asked, seen, _ = fitted(made)
     flux = draws(asked.problem).flux

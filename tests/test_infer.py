@@ -133,7 +133,11 @@ class Stuck(infer.HMC):
 def test_what_does_not_converge_goes_to_the_fallback_and_says_so():
     problem, *_ = linear_problem(np.random.default_rng(0))
     stuck = Stuck(**NO_GLOBAL_MOVES, draws=500, retries=1, starts=2, warmup_chains=8)
-    samples = infer.sample(jax.random.key(1), problem, stuck, fallback=("nuts",))
+    phases = []
+    samples = infer.sample(
+        jax.random.key(1), problem, stuck, fallback=("nuts",),
+        report=lambda phase, done, left: phases.append(phase),
+    )  # fmt: skip
     found = samples.diagnostics
     assert found.method == "nuts"
     assert found.run == 2  # after two of the method that is stuck
@@ -141,7 +145,8 @@ def test_what_does_not_converge_goes_to_the_fallback_and_says_so():
     # Its step is its own: that of the method which is stuck grows without bounds.
     assert found.divergences == 0
     assert found.gradients > 0  # those of the first method are counted
-    assert samples.x.shape == (4, 500, 2)  # thinned from its one run of 1000
+    assert phases[-1] == "nuts, 1050 transitions"  # as long as the last run, after one that adapts
+    assert samples.x.shape == (4, 500, 2)  # thinned
 
 
 def test_evidence_and_moments_of_a_gaussian():

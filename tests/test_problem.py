@@ -7,11 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from flax import struct
 from scipy import special, stats
 
 from jaxsed import params
-from jaxsed.likelihood import DETECTION, MISSING, UPPER_LIMIT, MassShear, photometry
+from jaxsed.emulators import PhotometricEmulator, StitchedEmulator
+from jaxsed.likelihood import (
+    DETECTION,
+    MISSING,
+    UPPER_LIMIT,
+    MassShear,
+    WithRedshift,
+    photometry,
+)
 from jaxsed.problem import PriorCoordinates, Problem, stack
+from jaxsed.sps.models.galaxy import GalaxyModel
+from jaxsed.sps.spectra.pixels import SpectrumModel
+from jaxsed.workflows.spectra import JointModel
 
 LN10 = np.log(10.0)
 
@@ -139,6 +151,26 @@ def test_shear_takes_the_degeneracy_away(x64):
     scaled = np.asarray(flux * data.inverse_sigma)
     best = scaled @ np.asarray(data.scaled) / np.sum(scaled**2, 1)
     np.testing.assert_allclose(best, 1.0, atol=0.02)
+
+
+def test_a_forward_model_names_the_transform_of_its_problems():
+    @struct.dataclass
+    class Light:
+        transform = MassShear()
+
+        def __call__(self, theta):
+            return line(theta)
+
+    prior = Line(dist.Uniform(8.0, 12.0), dist.Normal(0.0, 1.0))
+    data, _, _ = _data()
+    x = jnp.array([0.3, -0.4])
+    named, given = Problem(prior, Light(), data), Problem(prior, line, data, MassShear())
+    np.testing.assert_array_equal(jnp.stack(named.constrain(x)), jnp.stack(given.constrain(x)))
+    plain = Problem(prior, Light(), data, PriorCoordinates())
+    assert abs(plain.constrain(x).log_mass_formed - named.constrain(x).log_mass_formed) > 0.01
+    for model in (GalaxyModel, PhotometricEmulator, StitchedEmulator, SpectrumModel, JointModel):
+        assert model.transform == MassShear()
+    assert WithRedshift(Light()).transform == MassShear()
 
 
 def test_missing_bands_have_no_say():
