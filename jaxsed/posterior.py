@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxsed import infer
@@ -16,6 +17,7 @@ from jaxsed.core.constants import PERCENTILES
 from jaxsed.core.types import Forward, Key, PyTree, Row
 from jaxsed.cosmology import COSMOLOGIES, same
 from jaxsed.infer import Method, Samples
+from jaxsed.likelihood import BandPrediction, Photometry, RedshiftedPhotometry
 from jaxsed.likelihood.photometry import DETECTION, MISSING, UPPER_LIMIT
 from jaxsed.problem import Problem, take
 from jaxsed.sps.models.galaxy import GalaxyModel
@@ -142,7 +144,12 @@ class _Row:
     def __init__(self, posterior: Posterior) -> None:
         self._posterior = posterior
         problem: Any = posterior.problem
-        data = problem.data
+        data: Any = getattr(problem.data, "photometry", problem.data)
+        if not isinstance(problem.data, Photometry | RedshiftedPhotometry):
+            raise ValueError(
+                "the data are not photometry: spectra and joint fits are drawn by "
+                "jaxsed.plots.spectrum_fit"
+            )
         inverse, limit = (
             np.asarray(getattr(data, name))
             for name in ("inverse_sigma", "limit_inverse_sigma")
@@ -189,10 +196,7 @@ class _Row:
         if name == "n_detected":
             return (self.kind == DETECTION).sum(axis=1)
         if name == "chi2":
-            residual = (self._posterior.flux - self.flux) / np.where(
-                self.kind == DETECTION, self.error, np.inf
-            )
-            return np.array([(residual**2).sum(axis=-1).min()])
+            return np.array([_best_chi2(self._posterior)])
         return np.array([getattr(self._posterior.diagnostics, name)])
 
     def draws(self, id: Row = None, *, row: int | None = None) -> dict[str, np.ndarray]:
@@ -200,6 +204,15 @@ class _Row:
 
     def per_galaxy(self, id: Row = None, *, row: int | None = None) -> dict[str, np.ndarray]:
         return {"sfh_age": self._posterior.sfh()[0]}
+
+
+def _best_chi2(posterior: Posterior) -> float:
+    """Smallest chi-square of the draws, of the detections."""
+    data, prediction = posterior.problem.data, posterior.flux
+    if isinstance(data, RedshiftedPhotometry):
+        prediction = BandPrediction(prediction, posterior.theta.redshift)
+    residuals = jax.vmap(jax.vmap(data.residuals))(prediction)
+    return float(np.min(np.sum(np.asarray(residuals) ** 2, axis=-1)))
 
 
 def _pivots(forward: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 import jaxsed
 from jaxsed.core.diagnostics import stacked
 from jaxsed.infer import HMC
+from jaxsed.likelihood import RedshiftedPhotometry, spectrum
 from jaxsed.problem import stack
 
 BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
@@ -69,6 +70,27 @@ def test_pictures(posterior):
     assert history.get_xlabel() == "lookback time [Gyr]"
     corner = posterior.plot_corner(names=("log_mass_formed", "dust2"))
     assert len(corner.axes) == 4
+
+
+def test_chi_square_of_a_picture_is_that_of_the_data(posterior):
+    problem, flux = posterior.problem, np.asarray(posterior.flux)
+
+    def title(data):
+        changed = dataclasses.replace(posterior, problem=problem.replace(data=data))
+        return changed.plot_sed().axes[0].get_title("left")
+
+    whitener = np.eye(5) + 0.5 * np.eye(5, k=1)
+    apart = problem.data.scaled + 3.0 * np.array([1, -1, 1, -1, 1])
+    data = problem.data.replace(whitener=whitener, scaled=apart)
+    residual = (flux * data.inverse_sigma - data.scaled) @ whitener.T
+    expected = (residual**2).sum(-1).min()
+    assert f"= {expected:.1f} in 5" in title(data)
+    redshifted = RedshiftedPhotometry(data.replace(whitener=None), np.full(5, 5e3))
+    plain = ((flux * data.inverse_sigma - data.scaled) ** 2).sum(-1).min()
+    assert f"= {plain:.1f} in 5" in title(redshifted)
+    assert abs(expected - plain) > 1
+    with pytest.raises(ValueError, match="not photometry.*spectrum_fit"):
+        title(spectrum(np.ones(4), np.ones(4)))
 
 
 def test_a_batch_is_a_posterior_of_each(posterior):

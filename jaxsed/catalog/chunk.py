@@ -12,7 +12,6 @@ from jaxsed.catalog import flags
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.constants import PERCENTILES
 from jaxsed.core.diagnostics import Diagnostics, Goodness, described, rows_of
-from jaxsed.core.types import Numbers
 
 Array = NDArray[Any]
 
@@ -35,7 +34,7 @@ class ChunkResult(NamedTuple):
     def rows(self, rows: Any) -> ChunkResult:
         """Some of the galaxies."""
 
-        def cut(value: Numbers) -> Any:
+        def cut(value: Any) -> Any:
             if isinstance(value, Mapping):
                 return {name: np.asarray(each)[rows] for name, each in value.items()}
             if isinstance(value, Goodness | Diagnostics):

@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxsed.core.types import Numbers
 from jaxsed.io.flat import restorer
 from jaxsed.io.hints import (
     AS_ARRAY,
@@ -45,14 +44,14 @@ def content(component: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays: dict[str, Any] = {}
     attributes = _Group()
 
-    def put(name: str, value: Numbers) -> None:
+    def put(name: str, value: Any) -> None:
         *groups, last = name.split("/")
         place: Any = attributes
         for group in groups:
             place = place.setdefault(group, _Group())
         place[last] = value
 
-    def write(value: Numbers, hint: Hint, at: Place) -> None:
+    def write(value: Any, hint: Hint, at: Place) -> None:
         name = at.name
         if name is None or name.startswith("=") or (value is None and hint.has_arrays):
             return
@@ -74,12 +73,12 @@ def content(component: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         else:
             put(name, float(value) if hint.type is float and value is not None else _json(value))
 
-    def write_fields(value: Numbers, at: Place) -> None:
+    def write_fields(value: Any, at: Place) -> None:
         cls: Any = type(value)
         for field, hint in fields_of(cls).items():
             write(getattr(value, field), parsed_hint(hint), at.below(field))
 
-    def write_component(value: Numbers, at: Place) -> None:
+    def write_component(value: Any, at: Place) -> None:
         for name, said in (value._counts() | value._about()).items():
             put(at.prefix + name, said)
         write_fields(value._before_saving(), at)
@@ -88,7 +87,7 @@ def content(component: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return arrays, {name: _plain(value) for name, value in attributes.items()}
 
 
-def _json(value: Numbers) -> Any:
+def _json(value: Any) -> Any:
     """With dataclasses, which may be in tuples, as dictionaries."""
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return [_json(part) for part in value]
@@ -96,7 +95,7 @@ def _json(value: Numbers) -> Any:
     return dataclasses.asdict(value) if is_record else value
 
 
-def _plain(value: Numbers) -> Any:
+def _plain(value: Any) -> Any:
     """With groups of numbered attributes as lists."""
     if not isinstance(value, _Group):
         return value
@@ -270,7 +269,7 @@ def _check_axes(name: str, shape: tuple[int, ...], axes: str, sizes: dict[str, i
         raise ValueError(f"expected {name} [{axes}] of shape {wanted}, got {shape}")
 
 
-def _parsed(hint: Hint, value: Numbers, name: str) -> Any:
+def _parsed(hint: Hint, value: Any, name: str) -> Any:
     """A value of JSON as its type has it: texts, numbers, tuples and dictionaries of them."""
     wanted = hint.type
     if wanted is Any or (value is None and hint.optional):

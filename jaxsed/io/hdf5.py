@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from jaxsed.core.types import Numbers
 from jaxsed.io.limits import FREE, megabytes, memory_limit, one_line, regular_file
 
 NUMBERS = "biuf"
@@ -386,7 +385,7 @@ def _type(dtype: np.dtype) -> str:
     return "objects or references" if dtype.kind == "O" else f"type {dtype}"
 
 
-def _of(value: Numbers) -> str:
+def _of(value: Any) -> str:
     if value is None:
         return "none"
     array = np.asarray(value)

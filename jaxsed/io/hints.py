@@ -13,8 +13,6 @@ from typing import Annotated, Any, NamedTuple, Union
 import numpy as np
 from jax import Array
 
-from jaxsed.core.types import Numbers
-
 AS_ARRAY, AS_JSON = "as array", "as JSON"
 """Markers of fields; see `jaxsed.io.components`."""
 
@@ -151,7 +149,7 @@ def defaults_of(cls: Any) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def _same(value: Numbers) -> Any:
+def _same(value: Any) -> Any:
     return value
 
 

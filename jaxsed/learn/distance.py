@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jaxsed.core.types import Numbers
 
 
-def mahalanobis(x: Numbers, centre: Any, whiten: Any) -> Any:
+def mahalanobis(x: Numbers, centre: Numbers, whiten: Numbers) -> Numbers:
     """[..] distances (Mahalanobis 1936) of x [.., number] from the centre [number].
 
     `whiten` [number, number] times a difference has uncorrelated parts of unit variance.

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 import jaxsed
-from jaxsed.core.types import Numbers
 from jaxsed.learn.settings import History
 
 
@@ -62,5 +61,5 @@ def training_record(seed: jax.Array, settings: Any, history: History) -> Trainin
     )
 
 
-def _as_list(value: Numbers) -> Any:
+def _as_list(value: Any) -> Any:
     return np.asarray(value).tolist()

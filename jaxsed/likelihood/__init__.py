@@ -1,8 +1,7 @@
 """What was measured of a galaxy, and how well a prediction fits it.
 
 `Photometry`, `Spectrum` and `Joint` follow one protocol, which is all that `jaxsed.problem` asks
-of data: see `Data`; what else the shear along the mass asks of data
-is in `ScalableData`.
+of data: see `Data`.  `ScalableData` is what the shear along the mass asks as well.
 """
 
 from jaxsed.likelihood.data import Data

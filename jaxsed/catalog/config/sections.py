@@ -56,12 +56,12 @@ RENAMED = {"lanes": "slots"}
 _RULES = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _flux_unit(value: Numbers) -> Any:
+def _flux_unit(value: Any) -> Any:
     flux_unit(value if isinstance(value, str) else repr(value))
     return value
 
 
-def _birth_cloud_age(value: Numbers) -> Any:
+def _birth_cloud_age(value: Any) -> Any:
     if isinstance(value, str):
         value = BIRTH_CLOUD_AGES.get(value, value)
     if value is None:

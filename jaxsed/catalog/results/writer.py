@@ -47,7 +47,6 @@ from jaxsed.catalog.results.folder import (
 from jaxsed.catalog.results.parts import Contents, Tree, finite, nothing, read_part, write_part
 from jaxsed.catalog.tables import Observations
 from jaxsed.core.errors import JaxsedError
-from jaxsed.core.types import Numbers
 from jaxsed.io import files
 from jaxsed.io.locks import Held, Lock, describe
 
@@ -396,6 +395,6 @@ class ResultWriter:
             path.unlink(missing_ok=True)
 
 
-def _short(value: Numbers) -> str:
+def _short(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text[:10] + "..." if len(text) > 40 else text
