@@ -17,7 +17,8 @@ from jaxsed.core.constants import PERCENTILES
 from jaxsed.core.types import Forward, Key, PyTree, Row
 from jaxsed.cosmology import COSMOLOGIES, same
 from jaxsed.infer import Method, Samples
-from jaxsed.likelihood import BandPrediction, Photometry, RedshiftedPhotometry
+from jaxsed.likelihood import Photometry, RedshiftedPhotometry
+from jaxsed.likelihood.goodness import smallest_chi2
 from jaxsed.likelihood.photometry import DETECTION, MISSING, UPPER_LIMIT
 from jaxsed.problem import Problem, take
 from jaxsed.sps.models.galaxy import GalaxyModel
@@ -196,7 +197,10 @@ class _Row:
         if name == "n_detected":
             return (self.kind == DETECTION).sum(axis=1)
         if name == "chi2":
-            return np.array([_best_chi2(self._posterior)])
+            posterior: Any = self._posterior
+            data = jax.tree.map(lambda a: a[None], posterior.problem.data)
+            redshift = getattr(posterior.theta, "redshift", np.nan)
+            return smallest_chi2(data, posterior.flux[None], np.asarray(redshift)[None])
         return np.array([getattr(self._posterior.diagnostics, name)])
 
     def draws(self, id: Row = None, *, row: int | None = None) -> dict[str, np.ndarray]:
@@ -204,15 +208,6 @@ class _Row:
 
     def per_galaxy(self, id: Row = None, *, row: int | None = None) -> dict[str, np.ndarray]:
         return {"sfh_age": self._posterior.sfh()[0]}
-
-
-def _best_chi2(posterior: Posterior) -> float:
-    """Smallest chi-square of the draws, of the detections."""
-    data, prediction = posterior.problem.data, posterior.flux
-    if isinstance(data, RedshiftedPhotometry):
-        prediction = BandPrediction(prediction, posterior.theta.redshift)
-    residuals = jax.vmap(jax.vmap(data.residuals))(prediction)
-    return float(np.min(np.sum(np.asarray(residuals) ** 2, axis=-1)))
 
 
 def _pivots(forward: Any) -> np.ndarray:

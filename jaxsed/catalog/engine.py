@@ -32,6 +32,7 @@ from jaxsed.likelihood import (
     WithRedshift,
     photometry,
 )
+from jaxsed.likelihood.goodness import smallest_chi2, weights_of_draws
 from jaxsed.likelihood.photometry import DETECTION, MISSING
 from jaxsed.problem import Problem
 
@@ -200,7 +201,7 @@ class Engine:
             derived=samples.derived,
             log_density=samples.log_density,
             goodness=Goodness(
-                chi2=_chi2(samples, data),
+                chi2=smallest_chi2(data, samples.flux, samples.theta.redshift),
                 n_bands=(kind != MISSING).sum(axis=1),
                 n_detected=(kind == DETECTION).sum(axis=1),
             ),
@@ -240,7 +241,7 @@ class Engine:
         """[galaxy] the flag of bands that have lost their weight in most of the draws."""
         if not isinstance(data, RedshiftedPhotometry):
             return np.zeros(len(samples.flux), np.int64)
-        share = np.asarray(_weights(data, samples.theta.redshift)) ** 2
+        share = np.asarray(weights_of_draws(data, samples.theta.redshift)) ** 2
         # of detections alone: the weight of other bands is one
         lost = np.median(share.reshape(len(share), -1, share.shape[-1]), axis=1) < LITTLE_WEIGHT
         return np.where(lost.any(axis=1), int(Flag.DUST_EMISSION), 0)
@@ -294,24 +295,6 @@ class Engine:
         if news != self._last_news:
             self.report(f"  {phase}: {done} galaxies done, {left} to go")
         self._last_news = news
-
-
-def _chi2(samples: infer.Samples, data: Any) -> np.ndarray:
-    """[galaxy] smallest chi-square of the draws, detections only."""
-    scaled = samples.flux * np.asarray(data.inverse_sigma)[:, None, None]
-    residual = scaled - np.asarray(data.scaled)[:, None, None]
-    if isinstance(data, RedshiftedPhotometry):
-        residual = residual * _weights(data, samples.theta.redshift)
-    elif data.whitener is not None:
-        residual = np.einsum("gij,gcdj->gcdi", np.asarray(data.whitener), residual)
-    return (residual**2).sum(axis=-1).min(axis=(1, 2))
-
-
-@jax.jit
-def _weights(data: RedshiftedPhotometry, redshift: Array) -> Array:
-    """[galaxy, chain, draw, band] weights of the detections at the redshifts of the draws."""
-    draws = jax.vmap(jax.vmap(RedshiftedPhotometry.weight, (None, 0)), (None, 0))
-    return jax.vmap(draws)(data, redshift)
 
 
 def _over_draws(function, theta: Theta) -> PyTree:
