@@ -40,9 +40,8 @@ $(INSTALLED_DEV): $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/jaxsed demo
 
-# A file stays in one process, which makes its fixtures and compiles its functions once; the order
-# is that of tests/conftest.py, longest first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Files that share compiled code stay in one process, longest first: see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(PYTEST)

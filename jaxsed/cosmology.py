@@ -6,6 +6,7 @@ is a fixed Gauss-Legendre sum in x = sqrt(a), a = 1/(1+z), where the integrands 
 no table, no loop, differentiable in the redshift and in the cosmology.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -90,12 +91,14 @@ def _sqrt_a_and_gap(z: Array) -> tuple[Array, Array]:
     return jnp.exp(-half_log), -jnp.expm1(-half_log)
 
 
+@jax.jit
 def hubble(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Expansion rate H(z) [km/s/Mpc]."""
     a = 1.0 / (1.0 + jnp.asarray(z, dtype=float))
     return 100.0 * cosmo.h * jnp.sqrt(_expansion(a, cosmo)) / a**2
 
 
+@jax.jit
 def age(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Age of the Universe at redshift ``z`` (scalar, 0 <= z <= 20) [Gyr]."""
     x_end, _ = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
@@ -104,6 +107,7 @@ def age(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     return HUBBLE_TIME / cosmo.h * integral
 
 
+@jax.jit
 def lookback_time(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Time from redshift ``z`` (scalar, 0 <= z <= 20) to today [Gyr], exact as z -> 0."""
     x_start, gap = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
@@ -112,6 +116,7 @@ def lookback_time(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     return HUBBLE_TIME / cosmo.h * integral
 
 
+@jax.jit
 def comoving_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Line-of-sight comoving distance to redshift ``z`` (scalar, 0 <= z <= 20) [Mpc]."""
     x_start, gap = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
@@ -120,11 +125,13 @@ def comoving_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     return HUBBLE_DISTANCE / cosmo.h * integral
 
 
+@jax.jit
 def luminosity_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Luminosity distance of redshift ``z`` (scalar, 0 <= z <= 20) [Mpc]; 0 at z = 0."""
     return (1.0 + jnp.asarray(z, dtype=float)) * comoving_distance(z, cosmo)
 
 
+@jax.jit
 def distance_modulus(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Distance modulus 5 log10(d_L / 10 pc) [mag].
 

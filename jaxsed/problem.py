@@ -7,6 +7,7 @@ model is shared.  `axes` is the `in_axes` that maps over such a batch.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -80,12 +81,16 @@ class Problem:
     """Theta of distributions; numbers where a parameter is known."""
     forward: Forward
     """``forward(theta) -> prediction`` of the kind that `data` takes (for `Photometry` fluxes
-    [band] in maggies)."""
+    [band] in maggies): a pytree such as those of jaxsed, or a function."""
     data: Data
     transform: Transform | None = struct.field(pytree_node=False, default=None)
     """Which coordinates are sampled.  None stands for the transform that the forward model names
     (``forward.transform``; those of galaxies name `jaxsed.likelihood.MassShear`), and where it
     names none for `PriorCoordinates`."""
+
+    def __post_init__(self) -> None:
+        if inspect.isroutine(self.forward):  # which compiled functions would not take
+            object.__setattr__(self, "forward", jax.tree_util.Partial(self.forward))
 
     @property
     def dimension(self) -> int:

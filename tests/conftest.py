@@ -28,18 +28,29 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 
-# The files that take longest come first, so that the processes of `make test` end together.
-LONGEST = (
-    "test_halos", "test_spectral", "test_prior_coordinates", "test_contracts", "test_infer",
-    "test_amortised", "test_widths", "test_emulator", "test_halo_formation", "test_speculator",
-    "test_spectrum_likelihood", "test_problem", "test_keys", "test_faults", "test_validate",
-    "test_spectroscopy", "test_stitched", "test_checks", "test_sed", "test_run",
+# Files of one group stay in one process, which compiles what they share once; any other file is a
+# group of its own. Those that take longest come first, so that the processes end together.
+GROUPS = (
+    ("infer", "keys", "batches", "amortised", "checks", "diagnostics", "posterior"),
+    ("star_uncertainty", "star_predictions", "star_command", "star_networks", "star_training",
+     "star_autoencoder", "star_cannon", "star_resampling", "cnn1d"),
+    ("prior_coordinates",),
+    ("halos", "halo_models", "halo_formation", "halo_baselines", "halo_command", "resnet3d"),
+    ("contracts",),
+    ("faults", "run"),
+    ("emulator", "widths", "stitched", "validate", "mlp", "learn"),
+    ("spectral", "spectrum_likelihood", "spectroscopy"),
+    ("hostile_files",),
+    ("params", "problem", "sed", "sfh", "cosmology"),
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    rank = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    rank = {f"test_{name}": i for i, group in enumerate(GROUPS) for name in group}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(GROUPS)))
+    for item in items:
+        group = rank.get(item.path.stem, item.path.stem)
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 def pytest_collection_finish():

@@ -1,10 +1,12 @@
 """Boxes of halos whose galaxies follow from them."""
 
+import dataclasses
+
 import numpy as np
 
 from jaxsed import halos as ha
 from jaxsed.halos import networks
-from jaxsed.learn import FitSettings
+from jaxsed.learn import FitSettings, History, ensemble
 from jaxsed.nets import resnet3d
 
 SIZE = 25.0
@@ -41,3 +43,23 @@ def settings(**changes):
         epochs=15, patience=15, warmup=0.1, clip_norm=1.0,
     )  # fmt: skip
     return ha.HaloSettings(architecture=sizes, edges=EDGES, fit=fit, **changes)
+
+
+def small_settings(**changes):
+    """Those of a network that compiles fast."""
+    given = settings(**changes)
+    resnet = dataclasses.replace(given.architecture.resnet, width=2, dense=(8, 4))
+    sizes = dataclasses.replace(given.architecture, voxels=5, resnet=resnet, census=(4, 4))
+    return dataclasses.replace(given, architecture=sizes)
+
+
+def with_fit(monkeypatch, change=lambda network: network):
+    """Trainings end at once; what they are given is kept."""
+    kept = []
+
+    def fit(key, network, loss, data, *, validation, **rest):
+        kept.append((data, validation))
+        return change(network), History.of([(0, 1.0, 1.0, 0.1, 1, 1.0)], 1, 1.0, "stopped")
+
+    monkeypatch.setattr(ensemble, "fit", fit)
+    return kept

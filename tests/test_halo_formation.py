@@ -1,15 +1,10 @@
 """Star formation of the galaxies of a box."""
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from astropy.table import Table
-from halo_data import EDGES, SIZE, settings, universe
+from halo_data import EDGES, SIZE, universe
 
-from jaxsed import cli
 from jaxsed import halos as ha
 from jaxsed.halos import formation
 
@@ -17,11 +12,6 @@ from jaxsed.halos import formation
 @pytest.fixture(scope="module")
 def seen():
     return universe(250, forming=True)
-
-
-@pytest.fixture(scope="module")
-def trained(seen):
-    return ha.train(jax.random.key(0), seen, settings=settings(), progress=False)[0]
 
 
 def test_galaxies_are_counted_and_their_rates_are_means():
@@ -70,44 +60,6 @@ def test_the_typical_is_that_of_all_galaxies(seen):
     rates = np.log10(seen.sfr[inside])
     assert float(usual.log_sfr[1]) == pytest.approx(rates.mean(), abs=1e-3)
     assert float(usual.scatter) == pytest.approx(rates.std(), rel=0.15)
-
-
-def test_a_network_knows_which_boxes_are_quiescent(trained):
-    unseen = universe(80, seed=1, forming=True)
-    known, found = formation.formation(unseen, EDGES), trained.predict(unseen).formation
-    n = known.quiescent + known.forming
-    usual = 1 / (1 + np.exp(-np.asarray(trained.typical.logit)))
-    told = n > 2
-    gap = (known.quiescent / np.maximum(n, 1) - found.quiescent)[told]
-    without = (known.quiescent / np.maximum(n, 1) - usual)[told]
-    assert gap.std() < 0.85 * without.std()
-    for z in formation.off(found, known):
-        assert 0.55 < np.nanmean(np.abs(z) < 1) < 0.85
-
-
-def test_a_saved_network_knows_it_still(trained, seen, tmp_path):
-    trained.save(tmp_path / "m.h5")
-    again = ha.HaloModel.load(tmp_path / "m.h5").predict(seen.take([0, 3])).formation
-    for a, b in zip(again, trained.predict(seen.take([0, 3])).formation, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_the_table_has_it_and_empty_boxes_have_none(trained, tmp_path):
-    boxes = universe(20, seed=2)
-    boxes = dataclasses.replace(boxes, ids=np.arange(21))
-    trained.save(tmp_path / "m.h5")
-    ha.write_halos(tmp_path / "d.h5", dataclasses.replace(boxes, stellar_mass=None))
-    cli.app(
-        ["halos", "predict", str(tmp_path / "m.h5"), str(tmp_path / "d.h5"), "-q",
-         "-t", str(tmp_path / "t.ecsv")],
-        standalone_mode=False,
-    )  # fmt: skip
-    table = Table.read(tmp_path / "t.ecsv")
-    names = {"quiescent_10_10.5", "quiescent_10_10.5_std", "log_sfr_10_10.5", "log_sfr_10_10.5_std"}
-    assert names <= set(table.colnames)
-    for name in names:
-        assert np.isfinite(table[name][:20]).all()
-        assert np.isnan(table[name][20])
 
 
 def test_rates_are_kept_and_checked(seen, tmp_path):

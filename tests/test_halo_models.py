@@ -6,23 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from halo_data import EDGES, settings, universe
+from halo_data import EDGES, small_settings, universe, with_fit
 
 from jaxsed import halos as ha
 from jaxsed.halos import formation, networks
-from jaxsed.learn import History, ensemble
-
-
-def with_fit(monkeypatch, change=lambda network: network):
-    """Trainings end at once; what they are given is kept."""
-    kept = []
-
-    def fit(key, network, loss, data, *, validation, **rest):
-        kept.append((data, validation))
-        return change(network), History.of([(0, 1.0, 1.0, 0.1, 1, 1.0)], 1, 1.0, "stopped")
-
-    monkeypatch.setattr(ensemble, "fit", fit)
-    return kept
 
 
 def rows(batch):
@@ -33,10 +20,7 @@ def rows(batch):
 @pytest.fixture
 def small():
     """Settings of a network that compiles fast."""
-    given = settings()
-    resnet = dataclasses.replace(given.architecture.resnet, width=2, dense=(8, 4))
-    sizes = dataclasses.replace(given.architecture, voxels=5, resnet=resnet, census=(4, 4))
-    return dataclasses.replace(given, architecture=sizes)
+    return small_settings()
 
 
 def test_a_training_never_sees_the_boxes_that_judge_it(monkeypatch, small):

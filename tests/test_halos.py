@@ -6,24 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from halo_data import EDGES, SIZE, settings, universe
+from astropy.table import Table
+from halo_data import EDGES, SIZE, settings, small_settings, universe, with_fit
 
+from jaxsed import cli
 from jaxsed import halos as ha
-from jaxsed.halos import boxes, networks, support, training, trees
+from jaxsed.halos import boxes, formation, networks, support, training, trees
 
 
 @pytest.fixture(scope="module")
 def seen():
-    return universe(200)
+    return universe(250, forming=True)
 
 
 @pytest.fixture(scope="module")
 def unseen():
-    return universe(60, seed=1)
+    return universe(80, seed=1, forming=True)
 
 
 @pytest.fixture(scope="module")
 def trained(seen):
+    """A network of the numbers of galaxies and of their star formation."""
     return ha.train(jax.random.key(0), seen, settings=settings(), progress=False)[0]
 
 
@@ -114,11 +117,12 @@ def test_baselines_learn_and_are_saved(seen, unseen, tmp_path, kind):
     np.testing.assert_allclose(again.count, found.count, rtol=1e-6)
 
 
-def test_a_part_of_a_simulation_is_not_looked_at_across_its_faces(trained, seen):
+def test_a_part_of_a_simulation_is_not_looked_at_across_its_faces(trained, monkeypatch):
     assert trained.members[0].resnet.architecture.wrap is True
-    once = dataclasses.replace(settings(periodic=False).fit, epochs=1)
-    short = dataclasses.replace(settings(periodic=False), fit=once)
-    part, _ = ha.train(jax.random.key(0), seen, settings=short, progress=False)
+    with_fit(monkeypatch)
+    part, _ = ha.train(
+        jax.random.key(0), universe(60), settings=small_settings(periodic=False), progress=False
+    )
     assert part.members[0].resnet.architecture.wrap is False
 
 
@@ -127,6 +131,43 @@ def test_a_saved_network_is_the_same(trained, unseen, tmp_path):
     again = ha.HaloModel.load(tmp_path / "m.h5")
     assert again.record == trained.record
     np.testing.assert_array_equal(again.predict(unseen).count, trained.predict(unseen).count)
+
+
+def test_a_network_knows_which_boxes_are_quiescent(trained, unseen):
+    known, found = formation.formation(unseen, EDGES), trained.predict(unseen).formation
+    n = known.quiescent + known.forming
+    usual = 1 / (1 + np.exp(-np.asarray(trained.typical.logit)))
+    told = n > 2
+    gap = (known.quiescent / np.maximum(n, 1) - found.quiescent)[told]
+    without = (known.quiescent / np.maximum(n, 1) - usual)[told]
+    assert gap.std() < 0.85 * without.std()
+    for z in formation.off(found, known):
+        assert 0.55 < np.nanmean(np.abs(z) < 1) < 0.85
+
+
+def test_a_saved_network_knows_it_still(trained, seen, tmp_path):
+    trained.save(tmp_path / "m.h5")
+    again = ha.HaloModel.load(tmp_path / "m.h5").predict(seen.take([0, 3])).formation
+    for a, b in zip(again, trained.predict(seen.take([0, 3])).formation, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_table_has_it_and_empty_boxes_have_none(trained, tmp_path):
+    boxes = universe(20, seed=2)
+    boxes = dataclasses.replace(boxes, ids=np.arange(21))
+    trained.save(tmp_path / "m.h5")
+    ha.write_halos(tmp_path / "d.h5", dataclasses.replace(boxes, stellar_mass=None))
+    cli.app(
+        ["halos", "predict", str(tmp_path / "m.h5"), str(tmp_path / "d.h5"), "-q",
+         "-t", str(tmp_path / "t.ecsv")],
+        standalone_mode=False,
+    )  # fmt: skip
+    table = Table.read(tmp_path / "t.ecsv")
+    names = {"quiescent_10_10.5", "quiescent_10_10.5_std", "log_sfr_10_10.5", "log_sfr_10_10.5_std"}
+    assert names <= set(table.colnames)
+    for name in names:
+        assert np.isfinite(table[name][:20]).all()
+        assert np.isnan(table[name][20])
 
 
 def test_counts_have_gradients_with_respect_to_the_halos(trained, unseen):

@@ -94,7 +94,8 @@ def test_a_galaxy_does_not_depend_on_its_neighbours():
     own = []
     # Batches of one size: another one is compiled anew, and rounds differently.
     for rows in ([0, 1, 2], [3, 1, 4]):
-        samples = infer.sample(keys[np.array(rows)], stack([problems[i] for i in rows]), short)
+        few = stack([problems[i] for i in rows])
+        samples = infer.sample(keys[np.array(rows)], few, short, slots=2)
         own.append(samples.x)
     np.testing.assert_array_equal(own[0][1], own[1][1])
     assert not np.allclose(own[0][0], own[1][0])
@@ -206,7 +207,7 @@ def test_impossible_data_is_data_in_the_result_not_an_exception():
     broken = two.data.replace(scaled=two.data.scaled.at[0].set(jnp.nan))
     short = method_of("hmc", draws=600, retries=0)
     keys = jax.random.split(jax.random.key(4), 2)
-    samples = infer.sample(keys, two.replace(data=broken), short)
+    samples = infer.sample(keys, two.replace(data=broken), short, slots=2)
     assert list(samples.diagnostics.passes()) == [False, True]
 
 
@@ -260,19 +261,45 @@ def test_small_factors_against_numpy():
     )  # fmt: skip
 
 
-def test_convergence_equals_arviz():
+@pytest.mark.parametrize("correlation", [-0.4, 0.0, 0.6])
+def test_convergence_equals_arviz(correlation):
     import arviz
 
     rng = np.random.default_rng(3)
-    draws = rng.standard_t(4, size=(2, 4, 300, 1)).cumsum(axis=2) * 0.05 + rng.normal(
-        size=(2, 4, 300, 1)
-    )
-    rhat, bulk, tail = infer.convergence(draws)
+    draws = rng.standard_t(4, size=(2, 4, 300, 3))
+    for t in range(1, 300):
+        draws[:, :, t] += correlation * draws[:, :, t - 1]
+    stays = rng.random(draws.shape) < 0.2
+    draws = np.where(stays, np.roll(draws, 1, axis=2), draws).astype(np.float32)  # rejected
+    found = infer.convergence(draws)
     for g in range(2):
-        assert rhat[g, 0] == pytest.approx(float(arviz.rhat(draws[g, :, :, 0])), abs=2e-3)
-        assert bulk[g, 0] == pytest.approx(float(arviz.ess(draws[g, :, :, 0])), rel=0.02)
-        expected = float(arviz.ess(draws[g, :, :, 0], method="tail"))
-        assert tail[g, 0] == pytest.approx(expected, rel=0.05)
+        for k in range(3):
+            one = draws[g, :, :, k]
+            expected = arviz.rhat(one), arviz.ess(one), arviz.ess(one, method="tail")
+            np.testing.assert_allclose([a[g, k] for a in found], expected, rtol=1e-5)
+
+
+def test_convergence_leaves_an_odd_draw_out():
+    draws = np.random.default_rng(4).normal(size=(1, 4, 101, 1))
+    for odd, even in zip(*map(infer.convergence, (draws, draws[:, :, :100])), strict=True):
+        np.testing.assert_array_equal(odd, even)
+
+
+def test_convergence_of_draws_that_are_no_draws():
+    """One that is not a number spoils its quantity alone; what never changes has no effective
+    draws; infinite ones have ranks."""
+    draws = np.random.default_rng(5).normal(size=(1, 4, 100, 4))
+    plain = infer.convergence(draws)
+    draws[0, 1, 7, 0] = np.nan
+    draws[..., 1] = 3.0
+    draws[0, 0, :, 2] = np.inf
+    found = infer.convergence(draws)
+    assert np.isnan([a[0, 0] for a in found]).all()
+    assert np.isnan(found.rhat[0, 1])
+    assert found.ess_bulk[0, 1] == found.ess_tail[0, 1] == 0
+    assert found.rhat[0, 2] > 1.3 and found.ess_bulk[0, 2] < 10
+    for a, b in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(a[0, 3], b[0, 3])
 
 
 def test_numpyro_sees_the_same_posterior():

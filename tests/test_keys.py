@@ -1,6 +1,7 @@
 """Random keys: each is used once, of either of JAX's kinds, by every function that takes one."""
 
 import ast
+import functools
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -211,10 +212,14 @@ def toy_problem():
 QUICK = toys.method_of("hmc", warmup=100, draws=100, retries=1)
 
 
-def child(words, number):
-    """Words of what both ``split(key)[number]`` and ``fold_in(key, number)`` are."""
-    key = jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32))
-    return tuple(np.asarray(jax.random.key_data(jax.random.fold_in(key, number))).tolist())
+def children_of(words):
+    """Words of what ``split(key)[n]`` and ``fold_in(key, n)`` are for n below 8, of these keys."""
+    keys = jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32))
+    each = jax.jit(lambda keys: jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(
+        keys, jnp.arange(8)
+    ))  # fmt: skip
+    folded = np.asarray(jax.random.key_data(each(keys))).reshape(-1, 2)
+    return {tuple(row) for row in folded.tolist()}
 
 
 def test_beginnings_segments_and_learning_have_keys_of_their_own(monkeypatch):
@@ -228,19 +233,27 @@ def test_beginnings_segments_and_learning_have_keys_of_their_own(monkeypatch):
         prior=jax.tree.map(lambda a: jnp.asarray(a)[None], problem.prior),
         data=jax.tree.map(lambda a: a[None], problem.data),
     )
-    begun = chains.begin_batch.__wrapped__(own, one, chains=2, starts=1, dense=True)
-    seen = [begun]
-    for step in range(4):
-        where = jnp.array([step]), jnp.array([True]), jnp.zeros((1, 2))
-        seen.append(chains.advance_batch.__wrapped__(own, *where, one, jnp.zeros(2), moves=None))
-    others = uses.LEARNING, uses.SINGLE_CALL, uses.FLOW
-    seen += [words(uses.numbered(own[0], use, n))[None] for use in others for n in range(4)]
+
+    @jax.jit
+    def run(own):
+        seen = [chains.begin_batch.__wrapped__(own, one, chains=2, starts=1, dense=True)]
+        for step in range(4):
+            where = jnp.array([step]), jnp.array([True]), jnp.zeros((1, 2))
+            seen.append(
+                chains.advance_batch.__wrapped__(own, *where, one, jnp.zeros(2), moves=None)
+            )
+        others = uses.LEARNING, uses.SINGLE_CALL, uses.FLOW
+        return [
+            *seen,
+            *(words(uses.numbered(own[0], use, n))[None] for use in others for n in range(4)),
+        ]
+
+    seen = run(own)
     used = [tuple(np.asarray(w)[0].tolist()) for w in seen]
     root = tuple(np.asarray(words(own))[0].tolist())
     assert len(set(used)) == len(used)
     assert root not in used
-    children = {child(w, n) for w in (root, *used) for n in range(8)}
-    assert not children & set(used)
+    assert not children_of([root, *used]) & set(used)
 
 
 @pytest.mark.slow
@@ -330,6 +343,7 @@ def entries():
     """name: (function of a key, what it reaches: a module and the name of what it calls next)."""
     problem = toy_problem()
     galaxies = family("provabgs")
+    cannon = functools.cache(lambda: st.fit_cannon(synthetic(60)))
     return {
         "sample": (
             lambda k: infer.sample(k, problem), (SAMPLE, "Galaxies")
@@ -401,7 +415,7 @@ def entries():
             (autoencoder, "fit"),
         ),
         "labels by the Cannon": (
-            lambda k: stars.cannon_labels(k, st.fit_cannon(synthetic(60)), synthetic(3)).value, None
+            lambda k: stars.cannon_labels(k, cannon(), synthetic(3)).value, None
         ),
         "train a network of halos": (
             lambda k: halo_training.train(k, None, progress=False),

@@ -10,7 +10,8 @@ import pytest
 
 import jaxsed
 from jaxsed.core.diagnostics import stacked
-from jaxsed.infer import HMC
+from jaxsed.emulators import load_emulator
+from jaxsed.infer import HMC, Samples
 from jaxsed.likelihood import RedshiftedPhotometry, spectrum
 from jaxsed.problem import stack
 
@@ -19,7 +20,8 @@ BANDS = ("sdss_u0", "sdss_g0", "sdss_r0", "sdss_i0", "sdss_z0")
 
 @pytest.fixture(scope="module")
 def posterior():
-    """Of a galaxy of which all is known but mass and dust, so that few draws are enough."""
+    """Of a galaxy of which all is known but mass and dust, so that few draws are enough; by an
+    emulator, which compiles in a fifth of the time of the physics that derives the rest."""
     galaxy = jaxsed.galaxy("provabgs", BANDS, redshift=(0.0, 0.2))
     free = galaxy.prior(redshift=0.1)
     prior = free._replace(
@@ -27,11 +29,14 @@ def posterior():
         dust_index=-0.7,
     )  # fmt: skip
     theta = prior._replace(log_mass_formed=10.3, dust2=0.4)
-    flux = np.asarray(galaxy(theta), float)
+    flux = np.asarray(jax.jit(galaxy)(theta), float)
     data = jaxsed.photometry(flux, 0.05 * flux, error_floor=0.0)
-    problem = jaxsed.Problem(prior, galaxy, data)
-    quick = HMC(warmup=100, draws=100, starts=2, warmup_chains=4, retries=2)
-    return jaxsed.sample(jax.random.key(0), problem, quick)
+    problem = jaxsed.Problem(prior, load_emulator("provabgs_sdss"), data)
+    quick = HMC(
+        warmup=100, draws=100, starts=2, warmup_chains=4, retries=3,
+        proposals=0, warmup_proposals=0,  # one and the same program before and after the warm-up
+    )  # fmt: skip
+    return jaxsed.sample(jax.random.key(0), problem, quick, derive=galaxy)
 
 
 def test_draws_by_name_of_parameters_and_derived_quantities(posterior):
@@ -43,6 +48,24 @@ def test_draws_by_name_of_parameters_and_derived_quantities(posterior):
     assert np.all(posterior["log_mass_surviving"] < posterior["log_mass_formed"])
     with pytest.raises(KeyError, match="log_mass_surviving"):
         posterior["mass"]
+
+
+def test_derived_quantities_are_those_of_the_forward_model(posterior, monkeypatch):
+    """Unless another model is given, or it has none."""
+    given = []
+    samples = Samples(**{f.name: getattr(posterior, f.name) for f in dataclasses.fields(Samples)})
+
+    def sample(key, problem, method, *, derive):
+        given.append(derive)
+        return samples
+
+    monkeypatch.setattr(jaxsed.posterior.infer, "sample", sample)
+    galaxy, emulated = posterior.derive, posterior.problem
+    direct = emulated.replace(forward=galaxy)
+    assert jaxsed.sample(jax.random.key(0), direct).derive is galaxy
+    assert jaxsed.sample(jax.random.key(0), direct, derive=emulated).derive is emulated
+    assert jaxsed.sample(jax.random.key(0), emulated).derive is None
+    assert given[0] is galaxy and given[1] is emulated and given[2] is None
 
 
 def test_history_of_star_formation_forms_the_mass(posterior):
@@ -96,7 +119,7 @@ def test_chi_square_of_a_picture_is_that_of_the_data(posterior):
 def test_a_batch_is_a_posterior_of_each(posterior):
     parts = ("theta", "x", "log_density", "flux", "derived", "convergence")
     pairs = {
-        name: jax.tree.map(lambda a: np.stack([0 * a, a]), getattr(posterior, name))
+        name: jax.tree.map(lambda a: np.stack([np.zeros_like(a), a]), getattr(posterior, name))
         for name in parts
     }
     batch = dataclasses.replace(

@@ -173,6 +173,16 @@ def test_a_forward_model_names_the_transform_of_its_problems():
     assert WithRedshift(Light()).transform == MassShear()
 
 
+def test_a_function_is_a_forward_model_that_compiled_code_takes():
+    data, _, _ = _data()
+    problem = Problem(Line(dist.Uniform(8.0, 12.0), dist.Normal(0.0, 1.0)), line, data)
+    x = jnp.array([0.3, -0.4])
+    given = jax.jit(lambda problem, x: problem.logdensity(x))(problem, x)
+    np.testing.assert_allclose(given, jax.jit(problem.logdensity)(x), rtol=1e-6)
+    again = problem.replace(forward=lambda theta: 2.0 * line(theta))
+    np.testing.assert_allclose(again.evaluate(x).prediction, 2 * problem.evaluate(x).prediction)
+
+
 def test_missing_bands_have_no_say():
     data, flux, error = _data()
     problem = Problem(PRIOR, forward, data)

@@ -14,6 +14,7 @@ the square in the textbook derivative 1 / sqrt(x^2 + 1) has long overflowed.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ DEFAULT_MU_0 = 35.0
 """Softening magnitude of Mathews et al. (2023), for apparent magnitudes."""
 
 
+@partial(jax.jit, static_argnames="mu_0")
 def to_arsinh(flux: ArrayLike, mu_0: float = DEFAULT_MU_0) -> Array:
     """Arsinh magnitude of a flux.
 
@@ -46,6 +48,7 @@ def to_arsinh(flux: ArrayLike, mu_0: float = DEFAULT_MU_0) -> Array:
     return mu_0 - POGSON * _arsinh(jnp.asarray(flux, float) * (0.5 * math.exp(mu_0 / POGSON)))
 
 
+@partial(jax.jit, static_argnames="mu_0")
 def from_arsinh(mu: ArrayLike, mu_0: float = DEFAULT_MU_0, ln_amplitude: ArrayLike = 0.0) -> Array:
     """Flux of an arsinh magnitude, times exp(ln_amplitude).
 
@@ -71,6 +74,7 @@ def softening_flux(mu_0: float = DEFAULT_MU_0) -> float:
     return 10.0 ** (-0.4 * mu_0)
 
 
+@jax.jit
 def ln_amplitude(theta: Theta, cosmology: Cosmology) -> Array:
     """ln of a galaxy's flux over that of 10^10 Msun formed at 10 pc: mass and distance, exactly.
 

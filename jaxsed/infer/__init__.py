@@ -4,6 +4,7 @@ from jaxsed.core.diagnostics import ESS_MIN, RHAT_MAX, Diagnostics
 from jaxsed.infer.amortised.method import FlowImportance
 from jaxsed.infer.approximations import pathfinder
 from jaxsed.infer.bridges import numpyro_model, numpyro_potential
+from jaxsed.infer.chain_diagnostics import Convergence, convergence
 from jaxsed.infer.laplace import Laplace, laplace
 from jaxsed.infer.methods import METHODS, method_of
 from jaxsed.infer.sample import sample
@@ -15,7 +16,7 @@ from jaxsed.infer.samplers.mclmc import MCLMC
 from jaxsed.infer.samplers.nested import NestedSlice
 from jaxsed.infer.samplers.numpyro_nuts import NumpyroNUTS
 from jaxsed.infer.samplers.nuts import NUTS
-from jaxsed.infer.samples import Convergence, Samples, convergence
+from jaxsed.infer.samples import Samples
 
 __all__ = [
     "ESS_MIN",

@@ -8,6 +8,7 @@ It is a start and a scale for samplers, never a posterior.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -57,7 +58,12 @@ def laplace(key: Key, problem: Problem, *, starts: int = 8, spread: float = 1.0)
         starts: number of descents.
         spread: standard deviation of the starting points in normal coordinates.
     """
-    points = spread * jax.random.normal(typed_key(key), (starts, problem.dimension))
+    return _best_of(typed_key(key), problem, spread, starts=starts)
+
+
+@partial(jax.jit, static_argnames="starts")
+def _best_of(key: Key, problem: Problem, spread: float, *, starts: int) -> Laplace:
+    points = spread * jax.random.normal(key, (starts, problem.dimension))
     ends, values = jax.vmap(lambda x: _descend(problem, x))(points)
     best = jnp.argmax(values)
     mean = ends[best]

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxsed.core.diagnostics import Diagnostics, rows_of
 from jaxsed.core.types import Numbers, Theta
-
-
-class Convergence(NamedTuple):
-    """Rank-normalised split R-hat, bulk and tail effective sample sizes (Vehtari+ 2021).
-
-    Of every coordinate, and of every monitored function of the parameters.
-    """
-
-    rhat: np.ndarray
-    """[galaxy, quantity]."""
-    ess_bulk: np.ndarray
-    """[galaxy, quantity]."""
-    ess_tail: np.ndarray
-    """[galaxy, quantity]."""
+from jaxsed.infer.chain_diagnostics import Convergence
 
 
 @dataclass(frozen=True)
@@ -89,19 +74,3 @@ class Samples:
         if arviz.__version__.startswith("0."):
             return arviz.from_dict(**groups)
         return arviz.from_dict(groups)
-
-
-@jax.jit
-def _convergence(draws: Array) -> tuple[Array, Array, Array]:
-    from blackjax import diagnostics
-
-    def one(x: Array) -> tuple[Array, Array, Array]:
-        return diagnostics.rhat(x), diagnostics.ess_bulk(x), diagnostics.ess_tail(x)
-
-    # All at once would not fit in the caches.
-    return jax.lax.map(jax.vmap(one, in_axes=-1), draws, batch_size=8)
-
-
-def convergence(draws: np.ndarray) -> Convergence:
-    """R-hat, bulk ESS and tail ESS of draws [galaxy, chain, draw, quantity]."""
-    return Convergence(*map(np.asarray, _convergence(jnp.asarray(draws))))

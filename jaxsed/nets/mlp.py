@@ -7,6 +7,7 @@ plain tuple of layers, so they are trained, stored and mapped over like any othe
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -75,6 +76,7 @@ def init(key: Key, sizes: Sequence[int], activation: str = "gelu_tanh") -> Layer
     return tuple(layers)
 
 
+@partial(jax.jit, static_argnames="activation")
 def apply(layers: Layers, x: Array, activation: str = "gelu_tanh") -> Array:
     """Output [n_out] of the layers for one input x [n_in]."""
     act = ACTIVATIONS[activation].apply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import erf
@@ -9,6 +10,7 @@ from jax.lax import erf
 from jaxsed.sps.populations.sfh import INV_SQRT_2PI, SQRT_HALF
 
 
+@jax.jit
 def smooth_weights(x: Array, nodes: Array, scatter: float) -> Array:
     """Weights [node, point] of linear interpolation at `x` [point], averaged over a Gaussian.
 

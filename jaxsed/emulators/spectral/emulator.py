@@ -12,6 +12,7 @@ the basis, once and in double precision, so that a call is matrix products and a
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -163,6 +164,7 @@ class SpectrumEmulator(
             raise ValueError(f"expected a box of {len(names)} ranges with low < high")
         return cls(tuple(windows), low, high, names, grid, unit)
 
+    @jax.jit
     def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in `unit`, for one theta.
 
@@ -187,6 +189,7 @@ class SpectrumEmulator(
             )
         return x
 
+    @jax.jit
     def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies within the ranges of the training set."""
         return ~jnp.any(outside(self.features(theta), self.box_low, self.box_high))

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -100,6 +101,7 @@ class ProvabgsSpectrum(
         """How it was made."""
         return dict(json.loads(self.record))
 
+    @jax.jit
     def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed); the mass is not looked at."""
         smooth, burst = self.inputs(theta)
@@ -116,6 +118,7 @@ class ProvabgsSpectrum(
             Burst(theta.t_burst, theta.gamma1, theta.gamma2, t_age),
         )
 
+    @jax.jit
     def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies where the networks were trained.
 

@@ -16,8 +16,9 @@ from jax import Array
 from jaxsed.core.diagnostics import Diagnostics, stacked
 from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.amortised.support import reasons
+from jaxsed.infer.chain_diagnostics import Convergence, convergence
 from jaxsed.infer.samplers.base import SEGMENT, SamplerRun
-from jaxsed.infer.samples import Convergence, Samples, convergence
+from jaxsed.infer.samples import Samples
 from jaxsed.infer.schedule.devices import over_galaxies, place, place_problem
 from jaxsed.infer.schedule.slots import few_sizes
 from jaxsed.problem import Problem, take
@@ -195,12 +196,12 @@ def _convergence(u: np.ndarray, numbers: list[np.ndarray]) -> Convergence:
     """Of coordinates [galaxy, chain, draw, dimension] and of numbers [galaxy, chain, draw]."""
     values = np.concatenate([u, *(number[..., None] for number in numbers)], axis=-1)
     n = len(u)
-    found = convergence(values[np.arange(few_sizes(n)) % n])
+    found = convergence(values)
     # What all draws agree on exactly needs no mixing, for a derived quantity.
     flat = np.zeros((n, values.shape[-1]), bool)
     flat[:, u.shape[-1] :] = np.ptp(values[..., u.shape[-1] :], axis=(1, 2)) == 0
     easy = (1.0, u.shape[1] * u.shape[2], np.inf)
-    return Convergence(*(np.where(flat, e, a[:n]) for e, a in zip(easy, found, strict=True)))
+    return Convergence(*(np.where(flat, e, a) for e, a in zip(easy, found, strict=True)))
 
 
 def _diagnostics(

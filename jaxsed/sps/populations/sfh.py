@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -58,6 +59,7 @@ def age_axis(age: np.ndarray) -> AgeAxis:
     return AgeAxis(*(jnp.asarray(x, dtype=float) for x in (age, ln_age, ln_step)))
 
 
+@jax.jit
 def node_mass(part: IntervalMass) -> Array:
     """Mass at every age node, [age], from the masses in the intervals."""
     lower = (part.mass - part.upper)[1:]
@@ -76,6 +78,7 @@ def split_at(part: IntervalMass, node: int) -> tuple[Array, Array]:
     return young, node_mass(IntervalMass(mass, upper))
 
 
+@jax.jit
 def piecewise_constant(sfr: Array, edges: Array, axis: AgeAxis) -> IntervalMass:
     """Exact interval masses of a star formation rate constant between bin edges.
 
@@ -100,6 +103,7 @@ def piecewise_constant(sfr: Array, edges: Array, axis: AgeAxis) -> IntervalMass:
     return IntervalMass(mass.at[-1].add(beyond), share.at[-1].add(beyond))
 
 
+@jax.jit
 def burst(ln_time: Array, width: float, t_age: Array, axis: AgeAxis) -> IntervalMass:
     """A burst of unit mass, Gaussian in ln(lookback time), cut at the age of the galaxy.
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -107,6 +108,7 @@ class SpectrumModel:
     transform = MassShear()
     """Of problems with this model, see `jaxsed.Problem`."""
 
+    @jax.jit
     def __call__(self, theta: Theta) -> SpectrumPrediction:
         """Mean flux densities in the pixels, before a resolution matrix is applied."""
         return self.observe(theta, self.rest(theta))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -35,6 +36,7 @@ class RestSpectrum(OnSpectralGrid):
     """Gyr."""
     grid: SpectralGrid = struct.field(pytree_node=False)
 
+    @jax.jit
     def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] of one theta; its mass is not looked at."""
         t_age = cosmo.age(theta.redshift, self.cosmology)
