@@ -303,7 +303,7 @@ def of_star(model: Any) -> list[Any]:
     wave = np.array(model.record.wave)
     some = spectra(wave, FLUX[None], np.full((1, PIXELS), 0.01))
     found = model.predict(jax.random.key(0), some, draws=0, flux_errors=True)
-    return [model(FLUX), found.value, found.std, found.distance, list(model.record.low)]
+    return [jax.jit(lambda x: model(x))(FLUX), found.value, found.std, found.distance, list(model.record.low)]
 
 
 def of_halos(model: Any) -> list[Any]:
@@ -326,14 +326,14 @@ PREDICTIONS: dict[str, Any] = {
     "spectrum_emulator": lambda e: [e(jnp.array([0.3, 0.4])), e.wave, e.resolution.fwhm, e.box_low],
     "provabgs_spectrum": lambda e: [e(ProvabgsInputs()), e.errors.bias, [e.provenance["epochs"]]],
     "flow": lambda a: [
-        a.flow.log_prob(jnp.array([0.2, 0.3]), jnp.linspace(-1.0, 1.0, a.context.size)),
+        jax.jit(a.flow.log_prob)(jnp.array([0.2, 0.3]), jnp.linspace(-1.0, 1.0, a.context.size)),
         a.flow.sample(jax.random.key(0), jnp.linspace(-1.0, 1.0, a.context.size), 3)[0],
         a.support.ln_sigma, a.noise.mean, list(a.record.magnitudes),
     ],
     "star_network": of_star,
     "star_network_censored": of_star,
-    "star_autoencoder": lambda m: [m(jnp.asarray(FLUX, float)), list(m.wave)],
-    "cannon": lambda m: [m(m.theta(jnp.array([5000.0, 2.5]))), m.scatter, list(m.wave)],
+    "star_autoencoder": lambda m: [jax.jit(lambda x: m(x))(jnp.asarray(FLUX, float)), list(m.wave)],
+    "cannon": lambda m: [jax.jit(lambda x: m(x))(m.theta(jnp.array([5000.0, 2.5]))), m.scatter, list(m.wave)],
     "halo_network": of_halos,
     "halo_baseline_mean": of_halos,
     "halo_baseline_ridge": of_halos,

@@ -76,10 +76,11 @@ def test_inoue_is_the_published_formula(z):
     use = _settled(WAVE, z)
     expected = np.exp([-_inoue_tau(wave, z) for wave in WAVE[use]])
     # The coefficients of the continuum are printed to three digits, ours have four.
-    np.testing.assert_allclose(igm.transmission(WAVE[use], z), expected, atol=6e-3)
+    found = np.asarray(igm.transmission(WAVE, z))
+    np.testing.assert_allclose(found[use], expected, atol=6e-3)
     forest = use & (WAVE > 912.0)  # no such rounding in the lines
     expected = np.exp([-_inoue_tau(wave, z) for wave in WAVE[forest]])
-    np.testing.assert_allclose(igm.transmission(WAVE[forest], z), expected, atol=2e-5)
+    np.testing.assert_allclose(found[forest], expected, atol=2e-5)
 
 
 def test_inoue_table_is_continuous_where_its_power_laws_meet():
@@ -135,8 +136,9 @@ def test_limits(model):
 @pytest.mark.parametrize("model", ["inoue2014", "madau1995"])
 def test_gradient_in_redshift(x64, model):
     wave = np.array([700.0, 905.0, 930.0, 1000.0, 1150.0])
+    seen = jax.jit(lambda z: igm.transmission(wave, z, model=model))
     for z in (0.05, 1.0, 1.7, 3.3, 6.1):
-        check_grads(lambda z: igm.transmission(wave, z, model=model), (z,), order=1, rtol=1e-3)
+        check_grads(seen, (z,), order=1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("model", ["inoue2014", "madau1995"])

@@ -164,6 +164,9 @@ def survey(name, n, seed, signal=80.0):
     return st.spectra(grid, flux, error, names=LABELS, labels=labels)
 
 
+NAMES = ("lamost", pytest.param("desi", marks=pytest.mark.slow))
+
+
 @functools.cache
 def network_for(name):
     sizes = networks.Architecture(filters=(2, 2), pool=8, dense=(24, 12), dropout=0.0, scale=None)
@@ -176,7 +179,7 @@ def network_for(name):
     return found
 
 
-@pytest.mark.parametrize("name", sorted(SURVEYS))
+@pytest.mark.parametrize("name", NAMES)
 def test_labels_of_unseen_stars_of_another_survey(name):
     unseen = survey(name, 200, 1)
     assert 0.9 < np.isfinite(unseen.flux).mean() < 0.999
@@ -188,7 +191,7 @@ def test_labels_of_unseen_stars_of_another_survey(name):
     assert (found.flag == 0).mean() > 0.95
 
 
-@pytest.mark.parametrize("name", sorted(SURVEYS))
+@pytest.mark.parametrize("name", NAMES)
 def test_hostile_rows_of_another_survey_are_flagged(name):
     stars = survey(name, 4, 2)
     flux, error = stars.flux.copy(), stars.error.copy()

@@ -86,9 +86,11 @@ def check_sampler(method: str = "hmc") -> Check:
     prior = Gaussian(*(params.distribution("normal", mean, sigma) for mean, sigma in PRIOR))
     data = photometry(FLUX, ERROR, error_floor=0.0)
     problem = Problem(prior, LinearBands(jnp.asarray(MATRIX, float)), data)
+    # As many chains and proposals in the warm-up as after it: one program serves both.
     chosen = infer.method_of(
-        method, warmup_chains=4, warmup=200, draws=500, retries=0, starts=2
-    )
+        method, warmup_chains=4, warmup=200, warmup_proposals=8, proposals=8, draws=500, retries=0,
+        starts=2,
+    )  # fmt: skip
     samples = infer.sample(jax.random.key(1), problem, chosen)
     draws = np.stack([np.asarray(value, float).ravel() for value in samples.theta])
     mean, covariance = gaussian_posterior()
@@ -160,7 +162,7 @@ def check_cosmology() -> Check:
             (cosmology.age, theirs.age(z).value),
             (cosmology.luminosity_distance, theirs.luminosity_distance(z).value),
         ):
-            values = jax.vmap(mine, in_axes=(0, None))(jnp.asarray(z, float), ours)
+            values = jax.jit(jax.vmap(mine, in_axes=(0, None)))(jnp.asarray(z, float), ours)
             off.append(np.abs(np.asarray(values) / exact - 1))
     worst = float(np.max(off))
     return Check("cosmology", f"ages and distances within {worst:.0e} of astropy's", worst < 1e-4)
@@ -188,7 +190,7 @@ def check_emulator(path: Any) -> Check:
     index = emulator.feature_names.index("redshift")
     redshift = 0.5 * float(emulator.box_low[index] + emulator.box_high[index])
     prior = galaxies.prior(redshift)
-    theta = params.draw(prior, jnp.zeros(params.dimension(prior)))
+    theta = jax.jit(params.draw)(prior, jnp.zeros(params.dimension(prior)))
     bands = [
         make_filter(name, curve.wave, curve.trans)
         for name, curve in zip(emulator.band_names, record.curves, strict=True)
