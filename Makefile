@@ -41,7 +41,7 @@ demo: $(INSTALLED)
 	$(BIN)/jaxsed demo
 
 # Files that share compiled code stay in one process, longest first: see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(PYTEST)

@@ -45,12 +45,25 @@ GROUPS = (
 )  # fmt: skip
 
 
+RANK = {f"test_{name}": i for i, group in enumerate(GROUPS) for name in group}
+
+
 def pytest_collection_modifyitems(items):
-    rank = {f"test_{name}": i for i, group in enumerate(GROUPS) for name in group}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(GROUPS)))
-    for item in items:
-        group = rank.get(item.path.stem, item.path.stem)
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+    items.sort(key=lambda item: RANK.get(item.path.stem, len(GROUPS)))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        """Tests of a group of files in one process."""
+
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return str(RANK.get(Path(file).stem, file))
+
+    return ByGroup(config, log)
 
 
 def pytest_collection_finish():

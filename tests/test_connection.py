@@ -162,7 +162,7 @@ def test_the_coordinates_do_not_change_the_posterior(model):
 
 
 @pytest.mark.slow
-def test_the_posterior_of_a_mock_meets_the_bar_and_holds_the_truth(model):
+def test_the_posterior_of_a_mock_converges_and_holds_the_truth(model):
     truth = ha.universemachine(0.1)
     phi = np.asarray(model(truth), float)
     phi += 0.05 * phi * np.random.default_rng(0).normal(size=phi.size)

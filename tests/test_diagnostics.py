@@ -147,7 +147,7 @@ def test_one_bad_figure_fails_its_galaxy_alone(change):
 
 
 @pytest.mark.parametrize("change", [{"rhat_max": 1.0099}, {"ess_bulk_min": 400.0}])
-def test_the_bar_itself(change):
+def test_the_criterion_itself(change):
     assert diagnostics(**change).passes().all()
     assert (core.RHAT_MAX, core.ESS_MIN) == (1.01, 400.0)
 
@@ -217,7 +217,7 @@ def runs(states, **options):
     ]
 
 
-def test_independent_draws_meet_the_bar(states):
+def test_independent_draws_converge(states):
     assert states.diagnose(np.arange(3), runs(states), "hmc").all()
     assert [state.diagnostics.method for state in states.states] == ["hmc"] * 3
     assert states.states[0].kept.x.shape == (CHAINS, DRAWS, 2)  # thinned
@@ -270,7 +270,7 @@ def test_a_derived_quantity_that_does_not_mix_fails(states):
     [(0.69, 0, True), (0.71, 0, False), (5.0, 0, False), (np.inf, 0, False), (np.nan, 0, False),
      (0.2, 1, False), (0.2, 8, False)],
 )  # fmt: skip
-def test_weights_are_trusted_below_the_bar_inside_the_support(khat, outside, trusted):
+def test_weights_are_trusted_below_the_limit_inside_the_support(khat, outside, trusted):
     found = types.SimpleNamespace(
         khat=khat, outside=outside, effective=700.0, x=np.zeros((4, 2)), log_density=np.zeros(4),
         log_evidence=0.0, log_evidence_error=0.0,

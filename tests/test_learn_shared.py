@@ -70,10 +70,20 @@ def test_members_and_their_records():
     )
     x = jnp.linspace(-1.0, 1.0, 32)
     keys = list(jax.random.split(jax.random.key(0), 2))
+    traced = []
+
+    def loss(w, batch, key):
+        traced.append(None)
+        return jnp.mean((w * batch) ** 2)
+
     members, histories = fit_ensemble(
-        keys, lambda key: jax.random.normal(key), lambda w, batch, key: jnp.mean((w * batch) ** 2),
-        x, settings=fitting, validation=x, progress=False,
-    )  # fmt: skip
+        keys[:1], jax.random.normal, loss, x, settings=fitting, validation=x, progress=False
+    )
+    once = len(traced)
+    members, histories = fit_ensemble(
+        keys, jax.random.normal, loss, x, settings=fitting, validation=x, progress=False
+    )
+    assert len(traced) == once  # compiled code is shared
     assert members[0] != members[1] and all(isinstance(h, History) for h in histories)
     words = jax.random.key_data(keys[0])
     record = training_record(words, Settings(fitting, np.eye(2)), histories[0])

@@ -47,17 +47,17 @@ def text_of(path: Path) -> str:
 
 
 @pytest.mark.skipif(not NOTEBOOKS, reason="notebooks/ is not part of a source distribution")
-def test_posteriors_that_are_shown_meet_the_bar():
+def test_posteriors_that_are_shown_have_converged():
     """A reader takes what a notebook shows for what the package does."""
     counted = 0
     for path in NOTEBOOKS:
         text = text_of(path)
         assert TEXT[Flag.NOT_CONVERGED] not in html.unescape(text), path
-        assert not re.search(r"(meets the bar|passes): False", text), path
-        told = re.findall(r"(\d+) (?:galaxies )?of (\d+)[;,]? (\d+)? ?meet the bar", text)
+        assert not re.search(r"(converged|passes): False", text), path
+        told = re.findall(r"(\d+) (?:galaxies )?of (\d+)[;,]? (\d+)? ?converged", text)
         for few, many, third in told:
             assert (third or few) == many, path
-        counted += len(told) + len(re.findall(r"(meets the bar|passes): True", text))
+        counted += len(told) + len(re.findall(r"(converged|passes): True", text))
     assert counted >= 4
 
 

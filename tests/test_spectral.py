@@ -321,8 +321,8 @@ def test_components_add_up_to_the_direct_physics(physics, shipped, thetas):
         smooth=Exact(partial(train_spectra.smooth_component, physics)),
         burst=Exact(partial(train_spectra.burst_component, physics)),
     )
-    # no pytrees, which compiled methods would ask for
-    got = np.asarray(jax.jit(jax.vmap(partial(ProvabgsSpectrum.__call__.__wrapped__, exact)))(theta))
+    plain = partial(ProvabgsSpectrum.__call__.__wrapped__, exact)  # the components are no pytrees
+    got = np.asarray(jax.jit(jax.vmap(plain))(theta))
     np.testing.assert_allclose(got, truth, atol=2e-4)
 
 

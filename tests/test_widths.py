@@ -128,18 +128,20 @@ def test_ladder(tmp_path):
         )
 
 
-def test_total_correlation_is_that_of_survey_and_emulator():
+def test_total_correlation_is_that_of_survey_and_emulator(tmp_path):
     # next to noise that is far larger the emulator's correlations vanish; next to none they rule
     simulate = Counted()
     scan = choose_width(
-        KEY, simulate, TARGET, widths=(4, 8), settings=SETTINGS, sigma_survey=100.0, progress=False
-    )
+        KEY, simulate, TARGET,
+        widths=(4, 8), settings=SETTINGS, sigma_survey=100.0, folder=tmp_path, progress=False,
+    )  # fmt: skip
     for r in scan.results:
         assert r.correlation_total < 1e-3
         assert r.inflation == pytest.approx(1.0, abs=1e-2)
-    sharp = choose_width(
-        KEY, simulate, TARGET, widths=(4, 8), settings=SETTINGS, sigma_survey=1e-4, progress=False
-    )
+    sharp = choose_width(  # of the same networks, which are kept
+        KEY, simulate, TARGET,
+        widths=(4, 8), settings=SETTINGS, sigma_survey=1e-4, folder=tmp_path, progress=False,
+    )  # fmt: skip
     for r in sharp.results:
         assert r.correlation_total == pytest.approx(r.correlation, rel=1e-3)
         assert 1.0 < r.inflation <= 3.0

@@ -197,7 +197,7 @@ def main() -> None:
             batch, truth = mocks(problem, other, error, options.mocks, options.seed)
             figures = recovered(batch, truth, options.seed + 1, method)
             out[method]["mocks"] = figures
-            show(console, figures, f"{options.mocks} mocks, {figures['passes']} meet the bar")
+            show(console, figures, f"{options.mocks} mocks, {figures['passes']} converge")
         (options.output / "halo_relation.json").write_text(json.dumps(out, indent=1))
 
 

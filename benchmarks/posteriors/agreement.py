@@ -9,7 +9,7 @@ hmc` the reference is a long run of our HMC, which takes minutes where NumPyro t
 
 For every parameter and derived quantity of the table: the shift of the median in widths of the
 reference (half of the 84th less the 16th percentile), and the ratio of widths.  Only galaxies count
-whose reference meets the bar; each sampler is judged on those where it meets the bar as well.
+whose reference converges; each sampler is judged on those where it converges as well.
 Medians of two samplings with an effective 400 draws each differ by 0.09 widths rms (1.25 sqrt(2 /
 400)).
 """
@@ -39,7 +39,7 @@ REFERENCE = {
     "method": "numpyro", "warmup": 2000, "draws": 4000, "max_tree_depth": 9, "target_accept": 0.95,
     "retries": 2, "fallback": (),
 }  # fmt: skip
-"""Small steps and deep trees: at the usual ones eight of twenty galaxies miss the bar."""
+"""Small steps and deep trees: at the usual ones eight of twenty galaxies do not converge."""
 
 REFERENCES = {"numpyro": REFERENCE, "hmc": {"method": "hmc", "draws": 2000, "fallback": ()}}
 
@@ -64,7 +64,7 @@ def medians_and_widths(results: Results) -> tuple[np.ndarray, np.ndarray]:
 
 
 def passing(results: Results) -> np.ndarray:
-    """[galaxy] whether the bar was met."""
+    """[galaxy] whether the chains converged."""
     return (
         (results.diagnostic("rhat_max") < infer.RHAT_MAX)
         & (results.diagnostic("ess_bulk_min") >= infer.ESS_MIN)
@@ -73,7 +73,7 @@ def passing(results: Results) -> np.ndarray:
 
 
 def compare(reference: Results, results: Results) -> dict[str, Any]:
-    """Shifts and ratios over the galaxies where both meet the bar."""
+    """Shifts and ratios over the galaxies where both converge."""
     both = passing(reference) & passing(results)
     (median, width), (other, other_width) = map(medians_and_widths, (reference, results))
     # What the data leave nothing of, such as a metallicity at its floor, has no width.
@@ -110,7 +110,7 @@ def main() -> None:
         options.output, f"reference_{options.reference}", 1, REFERENCES[options.reference]
     )
     share = passing(reference).mean()
-    print(f"reference: {share:.0%} of {len(reference)} galaxies meet the bar")
+    print(f"reference: {share:.0%} of {len(reference)} galaxies converge")
     out: dict[str, Any] = {"reference": {"share_passing": float(share)}}
     table = Printed("sampler", "pass", "compared", "|shift| median", "95 %", "largest",
                     "width ratio", "5 to 95 %", "s")  # fmt: skip

@@ -6,7 +6,7 @@ physics.
 Mocks are drawn from the prior at one redshift with the direct physics, in the bands of a shipped
 emulator with 5 % noise and a sky of 28 mag, and fitted with that emulator.  Ranks of the truth
 must be uniform (Talts+ 2018): the table has a chi-square p-value per parameter, over all mocks and
-over those that pass the bar (which may be a biased choice).  For the pairs the same galaxy is also
+over those that converge (which may be a biased choice).  For the pairs the same galaxy is also
 fitted with the direct physics: shift of medians in posterior widths, ratio of widths, and Q, the
 difference of medians over the root of the summed variances (Mathews+ 2023, eq. 10).  `jaxsed
 validate --posteriors N` does the latter at all redshifts, with repeated runs beside it.
@@ -75,7 +75,7 @@ def main() -> None:
     }
     table = Table(
         "parameter", "p-value of ranks, all", "those that pass", "mean rank", "rms about 1/2",
-        title=f"{n} mocks, {ok.mean():.1%} pass the bar; uniform: mean 0.5, rms 0.289",
+        title=f"{n} mocks, {ok.mean():.1%} converge; uniform: mean 0.5, rms 0.289",
     )  # fmt: skip
     # draws of a single chain of a single draw, so that truths come in the same order
     truths = dict(scalars(jax.tree.map(lambda a: np.asarray(a)[:, None, None], mocks.truth)))

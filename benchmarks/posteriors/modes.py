@@ -156,7 +156,7 @@ def main() -> None:
     table = Table("mock", "valley", *found, title="share of the draws above the valley")
     for k, g in enumerate(rows):
         shares = {name: float((draws[k] > gaps[g][0]).mean()) for name, draws in found.items()}
-        marks = {name: "" if passed[name][k] else " (misses the bar)" for name in found}
+        marks = {name: "" if passed[name][k] else " (not converged)" for name in found}
         out["redshift"].append({"mock": int(g), "valley": gaps[g][0], "share": shares})
         table.add_row(
             str(g), f"{gaps[g][0]:.2f}", *(f"{shares[name]:.3f}{marks[name]}" for name in found)

@@ -53,7 +53,7 @@ class Peer:
 
 
 def bar(chains: np.ndarray) -> tuple[bool, float, float]:
-    """Whether draws [chain, draw, dimension] meet the bar, R-hat and the smallest ESS."""
+    """Whether chains [chain, draw, dimension] converged, R-hat and the smallest ESS."""
     rhat, bulk, tail = (a[0] for a in infer.convergence(chains[None]))
     ess = float(min(bulk.min(), tail.min()))
     return bool(rhat.max() < infer.RHAT_MAX and ess >= infer.ESS_MIN), float(rhat.max()), ess

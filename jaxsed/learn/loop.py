@@ -6,7 +6,8 @@ clock; so a run ends within a second or so of its time limit whatever the size o
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -112,9 +113,9 @@ def fit(
         )
     first = None if fresh else jax.tree.map(jnp.asarray, first)
 
-    optimizer = make_optimizer(settings.optimizer, settings.clip_norm)
-    train_round = _compiled_round(loss, optimizer)
-    evaluate = _compiled_evaluation(loss, validation, largest)
+    compiled = _compiled if isinstance(loss, Hashable) else _compiled.__wrapped__
+    optimizer, train_round, mean_loss = compiled(loss, settings.optimizer, settings.clip_norm)
+    evaluate = partial(mean_loss, chunks=_chunks(validation, largest))
     best = _copy(model)
     state, at = _initial(best, optimizer), Progress()
     records: list[tuple] = []
@@ -231,6 +232,16 @@ def _stage_is_over(stage: Stage, at: Progress, settings: FitSettings) -> bool:
     )
 
 
+@lru_cache(maxsize=4)
+def _compiled(loss: Loss, optimizer_name: str, clip_norm: float | None):
+    """Optimiser, jitted round and jitted mean loss.
+
+    Trainings with one and the same loss, as those of an ensemble, share the compiled code.
+    """
+    optimizer = make_optimizer(optimizer_name, clip_norm)
+    return optimizer, _compiled_round(loss, optimizer), _compiled_mean(loss)
+
+
 def _compiled_round(loss: Loss, optimizer):
     """Jitted scan over the minibatches of one round; gives the old state's memory away."""
 
@@ -255,20 +266,22 @@ def _compiled_round(loss: Loss, optimizer):
     return jax.jit(run, donate_argnums=0, static_argnames="batch_size")
 
 
-def _compiled_evaluation(loss: Loss, validation, batch_size):
-    """Jitted mean of the loss over the validation samples, in batches."""
-    n = check_data(validation)
-    size = min(n, batch_size)
-    chunks = jax.tree.map(
-        lambda a: jnp.asarray(a)[: n // size * size].reshape(-1, size, *jnp.shape(a)[1:]),
-        validation,
-    )
-    run = jax.jit(
+def _compiled_mean(loss: Loss):
+    """Jitted mean of the loss of a model over chunks of samples."""
+    return jax.jit(
         lambda model, chunks: jnp.mean(
             jax.lax.map(lambda batch: loss(model, batch, jax.random.key(0)), chunks)
         )
     )
-    return lambda model: run(model, chunks)
+
+
+def _chunks(samples, batch_size):
+    """[chunk, sample, ...] as many full batches as there are."""
+    n = check_data(samples)
+    size = min(n, batch_size)
+    return jax.tree.map(
+        lambda a: jnp.asarray(a)[: n // size * size].reshape(-1, size, *jnp.shape(a)[1:]), samples
+    )
 
 
 def check_model(model: Any) -> None:

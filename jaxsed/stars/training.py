@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def _noise(stars: Spectra, settings: StarSettings) -> Numbers:
     return np.nan_to_num(stars.error) if settings.noise > 0 else None
 
 
+@cache
 def _loss(l2: float, noise: float) -> Any:
     def loss(network: Network, data: tuple[Batch, Any], key: Key) -> Array:
         batch, sigma = data

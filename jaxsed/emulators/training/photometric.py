@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,6 +230,7 @@ def _loss_of(settings: TrainSettings):
     return rmse_loss(settings.activation, settings.loss)
 
 
+@cache
 def sobolev_loss(weight: float, activation: str = "gelu_tanh", kind: str = "rmse"):
     """Loss for `fit` on batches with derivatives along directions (Czarnecki et al. 2017).
 
@@ -252,6 +254,7 @@ def sobolev_loss(weight: float, activation: str = "gelu_tanh", kind: str = "rmse
     return loss
 
 
+@cache
 def rmse_loss(activation: str = "gelu_tanh", kind: str = "rmse"):
     """Loss for `fit` on batches (x [pair, feature], y [pair, band], and more that is not used).
 
