@@ -288,11 +288,6 @@ def run(path: Path) -> None:
 FLUX = np.random.default_rng(0).uniform(0.8, 1.0, PIXELS)
 
 
-def called(model: Any, x: Any) -> Any:
-    """A model of one input, as one compiled program."""
-    return jax.jit(lambda x: model(x))(jnp.asarray(x, float))
-
-
 def of_photometric(emulator: Any) -> list[Any]:
     record = emulator.record
     curves = [float(curve.trans.sum()) for curve in record.curves]
@@ -309,7 +304,7 @@ def of_star(model: Any) -> list[Any]:
     some = spectra(wave, FLUX[None], np.full((1, PIXELS), 0.01))
     found = model.predict(jax.random.key(0), some, draws=0, flux_errors=True)
     return [
-        called(model, FLUX), found.value, found.std, found.distance, list(model.record.low)
+        model(jnp.asarray(FLUX, float)), found.value, found.std, found.distance, list(model.record.low)
     ]  # fmt: skip
 
 
@@ -339,9 +334,9 @@ PREDICTIONS: dict[str, Any] = {
     ],
     "star_network": of_star,
     "star_network_censored": of_star,
-    "star_autoencoder": lambda m: [called(m, FLUX), list(m.wave)],
+    "star_autoencoder": lambda m: [m(jnp.asarray(FLUX, float)), list(m.wave)],
     "cannon": lambda m: [
-        called(m, m.theta(jnp.array([5000.0, 2.5]))), m.scatter, list(m.wave)
+        m(m.theta(jnp.array([5000.0, 2.5]))), m.scatter, list(m.wave)
     ],
     "halo_network": of_halos,
     "halo_baseline_mean": of_halos,

@@ -63,10 +63,10 @@ def first_draws(keys, problem, rows):
 
 
 def test_random_numbers_are_those_of_the_galaxy(five, keys):
-    """Among two others and among four its chains set out on the same way."""
+    """Among two others and among three its chains set out on the same way."""
     few = first_draws(keys, five, [0, 1, 2])
-    many = first_draws(keys, five, [4, 2, 3, 1, 0])
-    for here, there in ((0, 4), (1, 3), (2, 1)):
+    many = first_draws(keys, five, [4, 2, 1, 0])
+    for here, there in ((0, 3), (1, 2), (2, 1)):
         np.testing.assert_allclose(many[there], few[here], atol=1e-3)
     # Neighbours with the same data and other keys have draws of their own.
     twins = first_draws(keys, take(five, np.zeros(5, int)), [0, 1, 2])

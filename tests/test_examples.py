@@ -10,7 +10,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOW = (
-    "One fit", "Choose a sampler", "Open one result", "A spectrum", "A star", "A catalogue",
+    "One fit", "Choose a sampler", "Open one result", "A flow", "A spectrum", "A star",
+    "A catalogue",
 )  # fmt: skip
 PARTS = re.compile(r"^#+ (?P<heading>[^\n]*)$|^```python\n(?P<script>.*?)^```$", re.M | re.S)
 

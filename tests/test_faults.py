@@ -756,39 +756,6 @@ def test_small_chunks_share_a_part(inputs, tmp_path, monkeypatch):
     assert kept[-1] == 3
 
 
-def test_samples_of_finished_galaxies_are_those_of_the_end():
-    import jax
-    from test_infer import linear_problem
-    from toys import method_of
-
-    from jaxsed import infer
-    from jaxsed.problem import stack
-
-    rng = np.random.default_rng(3)
-    problem = stack([linear_problem(rng)[0] for _ in range(7)])
-    early = {}
-
-    def keep(finished, samples):
-        new = np.array([g for g in finished if g not in early][::-1], int)
-        if new.size:
-            early.update({int(g): (samples(new), i) for i, g in enumerate(new)})
-
-    keys = jax.random.split(jax.random.key(0), 7)
-    method = method_of("hmc", draws=100)  # some need a second run
-    samples = infer.sample(keys, problem, method, slots=4, keep=keep)
-    assert (samples.diagnostics.run > 0).any()
-    assert sorted(early) == [int(g) for g in np.flatnonzero(samples.diagnostics.passes())]
-    assert len(early) >= 5
-    for g, (found, i) in early.items():
-        np.testing.assert_array_equal(found.x[i], samples.x[g])
-        np.testing.assert_array_equal(found.log_density[i], samples.log_density[g])
-        np.testing.assert_allclose(found.theta.a[i], samples.theta.a[g], rtol=1e-6)
-        np.testing.assert_allclose(found.flux[i], samples.flux[g], rtol=1e-5)
-        for name in ("rhat_max", "method", "run"):
-            value, last = (getattr(s.diagnostics, name) for s in (found, samples))
-            assert value[i] == last[g]
-
-
 @pytest.mark.slow
 def test_engine_hands_over_what_it_returns(monkeypatch):
     """With the real model, and a sampler that finishes the galaxies at some places first."""

@@ -116,6 +116,32 @@ def test_more_galaxies_than_slots_are_all_sampled_and_none_twice():
     assert 0 < samples.slot_efficiency <= 1
 
 
+def test_samples_of_finished_galaxies_are_those_of_the_end():
+    rng = np.random.default_rng(3)
+    problem = stack([linear_problem(rng)[0] for _ in range(7)])
+    early = {}
+
+    def keep(finished, samples):
+        new = np.array([g for g in finished if g not in early][::-1], int)
+        if new.size:
+            early.update({int(g): (samples(new), i) for i, g in enumerate(new)})
+
+    keys = jax.random.split(jax.random.key(0), 7)
+    method = method_of("hmc", draws=100)  # some need a second run
+    samples = infer.sample(keys, problem, method, slots=4, keep=keep)
+    assert (samples.diagnostics.run > 0).any()
+    assert sorted(early) == [int(g) for g in np.flatnonzero(samples.diagnostics.passes())]
+    assert len(early) >= 5
+    for g, (found, i) in early.items():
+        np.testing.assert_array_equal(found.x[i], samples.x[g])
+        np.testing.assert_array_equal(found.log_density[i], samples.log_density[g])
+        np.testing.assert_allclose(found.theta.a[i], samples.theta.a[g], rtol=1e-6)
+        np.testing.assert_allclose(found.flux[i], samples.flux[g], rtol=1e-5)
+        for name in ("rhat_max", "method", "run"):
+            value, last = (getattr(s.diagnostics, name) for s in (found, samples))
+            assert value[i] == last[g]
+
+
 def _stay(key, state, logdensity, step_size, length):
     return state, Move(jnp.ones(()), jnp.asarray(False), length)
 

@@ -147,7 +147,8 @@ def test_an_inserted_node_changes_nothing(ssp):
 def test_intergalactic_gas_absorbs_below_lyman_alpha(ssp):
     band = [make_filter("blue", [3500.0, 3600.0, 3700.0], [0.0, 1.0, 0.0])]
     model = sed.galaxy_model(provabgs.provabgs, "provabgs", ssp, band, redshift_range=(0.0, 6.0))
-    flux, clear = (jax.jit(m.shape) for m in (model, model.replace(igm=lambda z: jnp.ones(1))))
+    without = model.replace(igm=jax.tree_util.Partial(lambda z: jnp.ones(1)))
+    flux, clear = model.shape, without.shape
     for redshift, low, high in ((1.5, 0.999, 1.001), (2.6, 0.5, 0.9)):
         theta = THETA._replace(redshift=redshift)
         assert low < float(flux(theta)[0] / clear(theta)[0]) < high

@@ -35,9 +35,9 @@ def test_the_loss_is_the_evidence_lower_bound():
 
 def test_an_autoencoder_keeps_what_varies(tmp_path):
     """Two numbers make these spectra, and two latent ones give them back."""
-    stars = quadratic(5000, noise=0.02)
+    stars = quadratic(3000, noise=0.02)
     schedule = FitSettings(
-        optimizer="adam", learning_rates=(3e-3, 5e-4), batch_size=64, epochs=10, patience=40
+        optimizer="adam", learning_rates=(3e-3, 5e-4), batch_size=64, epochs=12, patience=40
     )
     sizes = autoencoder.AutoencoderSettings(hidden=(64, 32), filters=(4, 4), fit=schedule)
     found, _ = autoencoder.train_autoencoder(jax.random.key(0), stars, sizes, progress=False)

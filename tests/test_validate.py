@@ -259,7 +259,7 @@ def test_survey_tables(tmp_path):
 def test_command_on_a_shipped_emulator(tmp_path, capsys):
     folder = tmp_path / "validation"
     code, out, _ = call(
-        capsys, "validate", SDSS, "--output", folder, "--pairs", 5000, "--gradients", 16
+        capsys, "validate", SDSS, "--output", folder, "--pairs", 1500, "--gradients", 16
     )
     assert code == 0
     assert "2 tables and 7 pictures" in out

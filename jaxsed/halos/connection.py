@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -106,6 +107,7 @@ class GalaxyHalo:
     edges: Array
     """[bin + 1] log10 stellar mass in Msun."""
 
+    @jax.jit
     def __call__(self, theta: Relation) -> Array:
         """[bin] phi."""
         mean = stellar_mass(theta, self.log_mass)

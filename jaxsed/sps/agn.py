@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -23,6 +24,7 @@ class Torus:
     ln_tau: Array
     """[tau] ln of the optical depth of a clump at 5500 Å."""
 
+    @jax.jit
     def __call__(self, tau: Array) -> Array:
         """Spectrum [wave] per Hz for unit luminosity; beyond the table its ends are used."""
         ln_tau = jnp.log(jnp.asarray(tau))[None]

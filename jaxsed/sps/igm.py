@@ -212,6 +212,7 @@ class IGMTable:
         """How many wavelengths of the grid, from the first, are absorbed at all."""
         return self.depth.shape[-1]
 
+    @jax.jit
     def __call__(self, redshift: Array | float) -> Array:
         """Transmission [blue] towards ``redshift`` (a scalar)."""
         z = jnp.clip(jnp.asarray(redshift, dtype=float), 0.0, self.z_max)

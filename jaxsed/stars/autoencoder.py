@@ -75,6 +75,7 @@ class Autoencoder(Component, kind="star autoencoder", names={"settings/fit": Non
         """[pixel] flux of latent numbers."""
         return self.mean + self.scale * mlp.apply(self.weights.decoder, latent, ACTIVATION)
 
+    @jax.jit
     def __call__(self, flux: Array) -> Array:
         """[pixel] the flux that the means of the latent numbers give."""
         return self.decode(self.encode(flux)[0])

@@ -41,6 +41,7 @@ class Cannon(Component, kind="cannon model"):
     names: Annotated[tuple[str, ...], "label"] = struct.field(pytree_node=False)
     wave: Annotated[tuple[float, ...], AS_ARRAY, "pixel"] = struct.field(pytree_node=False)
 
+    @jax.jit
     def __call__(self, theta: Theta) -> Array:
         """[pixel] continuum-normalised flux."""
         scaled = (jnp.stack(tuple(theta)) - self.mean) / self.std

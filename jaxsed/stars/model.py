@@ -67,6 +67,7 @@ class StarModel(
     member, or None.  With them a prediction draws no dropout masks."""
     record: Record = struct.field(pytree_node=False)
 
+    @jax.jit
     def __call__(self, flux: Array) -> Array:
         """[label] without dropout."""
         x = self.scaling.inputs(flux)

@@ -7,6 +7,7 @@ from the light that the attenuation takes away.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -37,6 +38,7 @@ class DustEmission:
     first: int = struct.field(pytree_node=False)
     """Wavelengths of the model before the first of the table, where dust does not shine."""
 
+    @jax.jit
     def __call__(self, q_pah: Array, u_min: Array, gamma: Array) -> Array:
         """Spectrum [wave] per Hz for unit luminosity (Draine & Li 2007, eq. 23).
 

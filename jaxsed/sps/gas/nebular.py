@@ -8,6 +8,7 @@ through the same dust as those stars.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -38,6 +39,7 @@ class Nebular:
     log_z: Array
     """[met] log10 of the gas metallicity in solar units."""
 
+    @jax.jit
     def __call__(self, ionising: Array, log_z_gas: Array) -> Array:
         """Spectrum [wave] of the gas.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -35,6 +36,7 @@ class RestPhotometry:
     bands: BandProjector
     cosmology: cosmo.Cosmology
 
+    @jax.jit
     def __call__(self, theta: Theta) -> Array:
         """Fluxes in maggies, [band]."""
         return self.observe(theta, self.rest(theta))
