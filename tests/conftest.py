@@ -16,8 +16,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Before any test imports JAX: most of the time of the tests is compilation, and these take more
 # than half of it off.
 QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-if version("jaxlib").startswith("0.10."):  # jaxlib 0.12 no longer knows it, and would abort
-    QUICK.append("--xla_cpu_use_fusion_emitters=false")
+if version("jaxlib").startswith("0.10."):  # jaxlib aborts where it does not know one, as 0.12 does
+    QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
 
 # Many tests compile the same programs: the processes of a run share them, and no two runs do.

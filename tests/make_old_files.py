@@ -303,9 +303,8 @@ def of_star(model: Any) -> list[Any]:
     wave = np.array(model.record.wave)
     some = spectra(wave, FLUX[None], np.full((1, PIXELS), 0.01))
     found = model.predict(jax.random.key(0), some, draws=0, flux_errors=True)
-    return [
-        model(jnp.asarray(FLUX, float)), found.value, found.std, found.distance, list(model.record.low)
-    ]  # fmt: skip
+    labels = model(jnp.asarray(FLUX, float))
+    return [labels, found.value, found.std, found.distance, list(model.record.low)]
 
 
 def of_halos(model: Any) -> list[Any]:

@@ -32,6 +32,18 @@ def name(request):
     return request.param
 
 
+heavy = pytest.mark.parametrize(
+    "name",
+    [
+        # "prospector" has its history and dust, and more
+        pytest.param(name, marks=pytest.mark.slow) if name == "continuity" else name
+        for name in FAMILIES
+    ],
+    indirect=True,
+)
+"""For tests that take long to compile."""
+
+
 @pytest.fixture(scope="module")
 def model(name):
     return _model(name)
@@ -150,6 +162,7 @@ def test_dust_dims_and_reddens(batched, thetas, fluxes):
     assert np.all(dimming[local, 1] > dimming[local, 3])
 
 
+@heavy
 def test_gradients_against_finite_differences(name, x64):
     """Every parameter, at interior points, in 64-bit: reverse, forward and central differences."""
     model = _model(name)
@@ -178,6 +191,7 @@ def test_gradients_against_finite_differences(name, x64):
     np.testing.assert_allclose(forward, reverse.sum(2), rtol=1e-9, atol=1e-9)
 
 
+@heavy
 def test_gradients_are_finite_at_the_edges_of_the_prior(model, prior, fluxes):
     data = photometry(np.asarray(fluxes[0]), 0.1 * np.asarray(fluxes[0]))
     problem = Problem(prior, model, data)

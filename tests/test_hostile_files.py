@@ -706,11 +706,8 @@ def test_a_byte_order_mark_is_no_part_of_a_configuration(tmp_path):
 
 def colliding(n):
     """A dictionary whose keys have one hash."""
-    keys = b""
-    for k in range(1, n + 1):
-        number = (k * (2**61 - 1)).to_bytes(12, "little")
-        keys += b"\x8a\x0c" + number + b"N"
-    return b"}(" + keys + b"u"
+    numbers = ((k * (2**61 - 1)).to_bytes(12, "little") for k in range(1, n + 1))
+    return b"}(" + b"".join(b"\x8a\x0c" + number + b"N" for number in numbers) + b"u"
 
 
 def again(body, times):

@@ -128,7 +128,7 @@ def test_samples_of_finished_galaxies_are_those_of_the_end():
 
     keys = jax.random.split(jax.random.key(0), 7)
     method = method_of("hmc", draws=100)  # some need a second run
-    samples = infer.sample(keys, problem, method, slots=4, keep=keep)
+    samples = infer.sample(keys, problem, method, slots=2, keep=keep)
     assert (samples.diagnostics.run > 0).any()
     assert sorted(early) == [int(g) for g in np.flatnonzero(samples.diagnostics.passes())]
     assert len(early) >= 5
@@ -334,10 +334,11 @@ def test_numpyro_sees_the_same_posterior():
 
     problem, mean, covariance = linear_problem(np.random.default_rng(6))
     model, potential = infer.numpyro_model(problem), infer.numpyro_potential(problem)
-    for x in jax.random.normal(jax.random.key(0), (5, 2)):
-        expected = -float(problem.logdensity(x))
-        assert float(potential(x)) == pytest.approx(expected, rel=1e-5)
-        assert float(potential_energy(model, (), {}, {"x": x})) == pytest.approx(expected, rel=1e-5)
+    x = jax.random.normal(jax.random.key(0), (5, 2))
+    expected = -jax.jit(jax.vmap(problem.logdensity))(x)
+    by_model = jax.vmap(lambda x: potential_energy(model, (), {}, {"x": x}))
+    for theirs in (jax.vmap(potential), by_model):
+        np.testing.assert_allclose(jax.jit(theirs)(x), expected, rtol=1e-5)
     mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=1000, progress_bar=False)
     mcmc.run(jax.random.key(1))
     draws = mcmc.get_samples()

@@ -5,6 +5,7 @@ a small bad source at the end of this file.
 """
 
 import ast
+import functools
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -229,12 +230,19 @@ def parse(paths: Iterable[Path]) -> dict[str, ast.Module]:
     return {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(paths)}
 
 
-PACKAGE_SOURCES = parse(PACKAGE.rglob("*.py"))
-ALL_SOURCES = PACKAGE_SOURCES | parse(
-    path
-    for folder in ("tests", "benchmarks", "examples")
-    for path in (REPOSITORY / folder).rglob("*.py")
-)
+@functools.cache
+def package_sources() -> dict[str, ast.Module]:
+    return parse(PACKAGE.rglob("*.py"))
+
+
+@functools.cache
+def all_sources() -> dict[str, ast.Module]:
+    others = (
+        path
+        for folder in ("tests", "benchmarks", "examples")
+        for path in (REPOSITORY / folder).rglob("*.py")
+    )
+    return package_sources() | parse(others)
 
 
 CONFIGURED = {"plan", "run", "citations"}
@@ -245,7 +253,7 @@ def test_a_configuration_is_resolved_once():
     """After the plan no module reads a key."""
     knowing = {
         module
-        for module, tree in PACKAGE_SOURCES.items()
+        for module, tree in package_sources().items()
         for name in names_used(module, tree)
         if re.fullmatch(r"jaxsed\.catalog\.config\.(\w+\.)?(Config|SamplerConfig)", name.dotted)
         and not module.startswith("jaxsed.catalog.config")
@@ -254,15 +262,15 @@ def test_a_configuration_is_resolved_once():
 
 
 def test_imports_go_down_only():
-    assert [v for m, tree in PACKAGE_SOURCES.items() for v in layer_violations(m, tree)] == []
+    assert [v for m, tree in package_sources().items() for v in layer_violations(m, tree)] == []
 
 
 def test_no_pickle_no_eval_no_global_setting():
-    assert [v for m, tree in ALL_SOURCES.items() for v in safety_violations(m, tree)] == []
+    assert [v for m, tree in all_sources().items() for v in safety_violations(m, tree)] == []
 
 
 def test_no_import_circle():
-    assert circles(import_graph(PACKAGE_SOURCES)) == []
+    assert circles(import_graph(package_sources())) == []
 
 
 @pytest.mark.parametrize(

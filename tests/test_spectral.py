@@ -86,7 +86,9 @@ def test_blended_windows_are_a_partition_of_unity_with_continuous_slope():
     np.testing.assert_allclose(at_joint, [0, 0.5, 0.5, 0], atol=1e-3)
 
 
-@pytest.mark.parametrize("activation", ["gelu_tanh", "speculator"])
+@pytest.mark.parametrize(
+    "activation", ["gelu_tanh", pytest.param("speculator", marks=pytest.mark.slow)]
+)
 def test_training_reproduces_spectra_it_has_not_seen(activation):
     trained = train(activation)
     x, truth = simulate(jax.random.key(99), 2000)

@@ -171,7 +171,7 @@ NAMES = ("lamost", pytest.param("desi", marks=pytest.mark.slow))
 def network_for(name):
     sizes = networks.Architecture(filters=(2, 2), pool=8, dense=(24, 12), dropout=0.0, scale=None)
     schedule = FitSettings(optimizer="adam", learning_rates=(3e-3, 5e-4), batch_size=32,
-                           epochs=8, patience=8)  # fmt: skip
+                           epochs=6, patience=6)  # fmt: skip
     found, _ = st.train(
         jax.random.key(0), survey(name, 300, 0), "bcnn", progress=False,
         settings=st.StarSettings(architecture=sizes, fit=schedule),
