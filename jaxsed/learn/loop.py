@@ -173,13 +173,15 @@ def fit(
     return best, History.of(records, at.best_epoch, at.best_loss, stopped)
 
 
+@partial(jax.jit, static_argnums=1)
 def _initial(model, optimizer):
     # the rounds give their input buffers away, so no two leaves may share one
     return _copy(TrainState(model, optimizer.init(model)))
 
 
+@jax.jit
 def _copy(tree):
-    return jax.tree.map(lambda a: jnp.array(a, copy=True), tree)
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _epoch(key, state, data, rows, stage, at, settings, train_round, elapsed, line):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -29,10 +30,12 @@ class Photometry:
     whitener: Array | None = None
     """[band, band] turns `inverse_sigma`-scaled residuals into independent ones."""
 
+    @jax.jit
     def residuals(self, flux: Array) -> Array:
         """[band] residuals of the detections in units of their uncertainties."""
         return self._whiten(flux * self.inverse_sigma - self.scaled)
 
+    @jax.jit
     def log_likelihood(self, flux: Array) -> Array:
         """Log likelihood of model fluxes: Gaussian detections, censored upper limits.
 

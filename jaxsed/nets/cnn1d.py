@@ -6,6 +6,7 @@ Written for one spectrum [pixel, channel]; the caller vmaps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,13 @@ def init_convolutions(
     Weights are normal with a standard deviation of `scale`, or that of He et al. (2015) where it
     is None; biases are zero.
     """
+    return _init_convolutions(key, tuple(filters), taps, channels, scale)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _init_convolutions(
+    key: Key, filters: tuple[int, ...], taps: int, channels: int, scale: float | None
+) -> tuple[Layer, ...]:
     layers = []
     for k, out in zip(jax.random.split(key, len(filters)), filters, strict=True):
         spread = scale or (2.0 / (taps * channels)) ** 0.5
@@ -37,6 +45,7 @@ def init_convolutions(
     return tuple(layers)
 
 
+@partial(jax.jit, static_argnames=("inputs", "outputs", "scale", "gain"))
 def init_dense(
     key: Key, inputs: int, outputs: int, scale: float | None = None, gain: float = 2.0
 ) -> Layer:

@@ -11,6 +11,7 @@ for one vector; the caller vmaps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -51,6 +52,11 @@ def init(key: Key, variables: int, context: int, width: int, depth: int = 2) -> 
     """
     if min(variables, width) < 1 or min(context, depth) < 0:
         raise ValueError(f"expected positive sizes, got {(variables, context, width, depth)}")
+    return _init(key, variables, context, width, depth)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _init(key: Key, variables: int, context: int, width: int, depth: int) -> Made:
     keys = jax.random.split(key, depth + 3)
 
     def normal(key: Key, n_in: int, *shape: int, gain: float = 2.0) -> Array:

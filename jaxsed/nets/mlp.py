@@ -64,6 +64,12 @@ def init(key: Key, sizes: Sequence[int], activation: str = "gelu_tanh") -> Layer
     sizes = tuple(int(n) for n in sizes)
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"expected two or more positive layer sizes, got {sizes}")
+    activation_named(activation)
+    return _init(key, sizes, activation)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _init(key: Key, sizes: tuple[int, ...], activation: str) -> Layers:
     act = activation_named(activation)
     layers = []
     for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):

@@ -20,7 +20,7 @@ from jax import Array
 from jaxsed.core.types import Key, PyTree
 from jaxsed.infer.schedule import chains as mc
 from jaxsed.infer.schedule.devices import device_count, place, place_problem
-from jaxsed.problem import Problem, take
+from jaxsed.problem import Problem, rows_of, take
 
 SHRINK = 4
 """Slots become fewer by this factor at a time: every size is compiled anew."""
@@ -88,10 +88,8 @@ class BatchSlots:
 
         `steps` [galaxy of those slots] makes the random numbers of the fit."""
         rows = np.arange(few_sizes(slots.size)) % slots.size
-        chains = jax.tree.map(lambda a: a[slots[rows]], self.chains)
-        placed = place(
-            (self.keys[slots[rows]], jnp.asarray(steps[rows]), chains, np.stack(draws)[rows])
-        )
+        keys, chains = rows_of((self.keys, self.chains), slots[rows])
+        placed = place((keys, jnp.asarray(steps[rows]), chains, np.stack(draws)[rows]))
         found = mc.learn_batch(*placed, dense=dense)
         index = np.arange(self.size)
         index[slots] = self.size + np.arange(slots.size)
@@ -106,19 +104,19 @@ class BatchSlots:
         while shrink and size > SHRINK and padded(slots.size) <= size // SHRINK:
             size = padded(size // SHRINK)
         rows = slots[np.arange(size) % slots.size]
-        chains = place(jax.tree.map(lambda a: a[rows], self.chains))
+        chains = place(rows_of(self.chains, rows))
         return slots_for(self.everyone, galaxies, size, chains)
 
     def join(self, others: BatchSlots, slots: np.ndarray, chains: np.ndarray) -> BatchSlots:
         """Galaxies of other slots, with some of their chains, take the empty slots."""
         own, new = self.galaxies.size, slots.size
         padding = np.arange(others.size) % new
-        arrived = jax.tree.map(lambda a: a[slots[padding]], others.chains)
-        arrived = arrived._replace(x=arrived.x[:, chains])
+        arrived = rows_of(others.chains, slots[padding])
+        arrived = arrived._replace(x=_kept_chains(arrived.x, chains))
         galaxies = np.concatenate([self.galaxies, others.galaxies[slots]])
         if self.chains is None:
             rows = np.arange(self.size) % new
-            merged = jax.tree.map(lambda a: a[rows], arrived)
+            merged = rows_of(arrived, rows)
         else:
             index = np.arange(self.size)
             index[own : own + new] = self.size + np.arange(new)
@@ -135,7 +133,7 @@ def slots_for(
     """Slots in which some galaxies of a batch are seated, as many as `size`."""
     keys, problem = everyone
     rows = galaxies[np.arange(size) % galaxies.size]
-    placed = place(keys[rows]), place_problem(take(problem, rows))
+    placed = place(rows_of(keys, rows)), place_problem(take(problem, rows))
     return BatchSlots(everyone, np.asarray(galaxies), size, *placed, chains)
 
 
@@ -145,5 +143,11 @@ def empty_slots(everyone: tuple[Array, Problem], size: int) -> BatchSlots:
     return dataclasses.replace(seated, galaxies=np.zeros(0, int))
 
 
+@jax.jit
+def _kept_chains(x: Array, chains: np.ndarray) -> Array:
+    return x[:, chains]
+
+
+@jax.jit
 def _merged(old: Any, new: Any, index: np.ndarray) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[index], old, new)
