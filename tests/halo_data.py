@@ -40,7 +40,7 @@ def settings(**changes):
     )
     fit = FitSettings(
         optimizer="nadam", schedule="cosine", learning_rates=(5e-3, 1e-4), batch_size=16,
-        epochs=15, patience=15, warmup=0.1, clip_norm=1.0,
+        epochs=12, patience=12, warmup=0.1, clip_norm=1.0,
     )  # fmt: skip
     return ha.HaloSettings(architecture=sizes, edges=EDGES, fit=fit, **changes)
 

@@ -22,9 +22,18 @@ from jaxsed.workflows.checks import (
 )
 
 
-def test_self_check_passes_and_names_what_it_found():
+@pytest.mark.parametrize("emulators", [1, pytest.param(99, marks=pytest.mark.slow)])
+def test_self_check_passes_and_names_what_it_found(monkeypatch, emulators):
+    real, seen = checks.check_emulator, []
+
+    def some(path):
+        seen.append(path.name)
+        return real(path) if len(seen) <= emulators else Check(path.name, "within", True)
+
+    monkeypatch.setattr(checks, "check_emulator", some)
     found = checks.self_check(seconds=900.0)
     assert [check.name for check in found[:3]] == ["cosmology", "physics", "hmc on a Gaussian"]
+    assert seen == [check.name for check in found[3:]] and len(seen) > 3
     for check in found:
         assert check.ok, check
         assert "within" in check.found

@@ -893,7 +893,7 @@ def test_full_disk_at_the_table_keeps_the_results(inputs, tmp_path, monkeypatch)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
-@pytest.mark.parametrize("what", ["part", "output"])
+@pytest.mark.parametrize("what", ["output", pytest.param("part", marks=pytest.mark.slow)])
 def test_a_file_that_the_system_cuts_short_is_one_line(inputs, tmp_path, what):
     """HDF5's own writing fails, as on a full disk, and the process lives on."""
     output = tmp_path / "r.h5"

@@ -164,9 +164,6 @@ def survey(name, n, seed, signal=80.0):
     return st.spectra(grid, flux, error, names=LABELS, labels=labels)
 
 
-NAMES = ("lamost", pytest.param("desi", marks=pytest.mark.slow))
-
-
 @functools.cache
 def network_for(name):
     sizes = networks.Architecture(filters=(2, 2), pool=8, dense=(24, 12), dropout=0.0, scale=None)
@@ -179,7 +176,8 @@ def network_for(name):
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SURVEYS)
 def test_labels_of_unseen_stars_of_another_survey(name):
     unseen = survey(name, 200, 1)
     assert 0.9 < np.isfinite(unseen.flux).mean() < 0.999
@@ -191,7 +189,8 @@ def test_labels_of_unseen_stars_of_another_survey(name):
     assert (found.flag == 0).mean() > 0.95
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SURVEYS)
 def test_hostile_rows_of_another_survey_are_flagged(name):
     stars = survey(name, 4, 2)
     flux, error = stars.flux.copy(), stars.error.copy()

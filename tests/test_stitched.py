@@ -309,7 +309,7 @@ def test_training(tmp_path):
     settings = TrainSettings(
         n_train=5000, n_test=1000, width=16, layers=3,
         fit=FitSettings(
-            optimizer="soap", schedule="cosine", learning_rates=(1e-2, 1e-5), batch_size=200,
+            optimizer="adam", schedule="cosine", learning_rates=(1e-2, 1e-5), batch_size=200,
             epochs=8,
         ),
     )  # fmt: skip

@@ -256,6 +256,7 @@ def test_survey_tables(tmp_path):
         survey_sigma(("a",), Request(survey=tmp_path / "absent.txt"))
 
 
+@pytest.mark.slow
 def test_command_on_a_shipped_emulator(tmp_path, capsys):
     folder = tmp_path / "validation"
     code, out, _ = call(

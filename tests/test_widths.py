@@ -20,7 +20,7 @@ from jaxsed.learn import FitSettings
 SETTINGS = TrainSettings(
     n_train=4000, n_test=2000, layers=3,
     fit=FitSettings(
-        optimizer="soap", schedule="cosine", learning_rates=(1e-2, 1e-5), batch_size=200, epochs=6
+        optimizer="adam", schedule="cosine", learning_rates=(1e-2, 1e-5), batch_size=200, epochs=6
     ),
 )  # fmt: skip
 
