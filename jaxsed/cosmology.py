@@ -6,12 +6,12 @@ is a fixed Gauss-Legendre sum in x = sqrt(a), a = 1/(1+z), where the integrands 
 no table, no loop, differentiable in the redshift and in the cosmology.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import HUBBLE_DISTANCE, HUBBLE_TIME, K_BOLTZMANN_EV
 
 # Photon density Omega_gamma h^2 / T_cmb^4: 4 sigma_SB / c^3 over the critical density of h = 1
@@ -91,14 +91,14 @@ def _sqrt_a_and_gap(z: Array) -> tuple[Array, Array]:
     return jnp.exp(-half_log), -jnp.expm1(-half_log)
 
 
-@jax.jit
+@compiled
 def hubble(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Expansion rate H(z) [km/s/Mpc]."""
     a = 1.0 / (1.0 + jnp.asarray(z, dtype=float))
     return 100.0 * cosmo.h * jnp.sqrt(_expansion(a, cosmo)) / a**2
 
 
-@jax.jit
+@compiled
 def age(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Age of the Universe at redshift ``z`` (scalar, 0 <= z <= 20) [Gyr]."""
     x_end, _ = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
@@ -107,7 +107,7 @@ def age(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     return HUBBLE_TIME / cosmo.h * integral
 
 
-@jax.jit
+@compiled
 def lookback_time(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Time from redshift ``z`` (scalar, 0 <= z <= 20) to today [Gyr], exact as z -> 0."""
     x_start, gap = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
@@ -116,7 +116,7 @@ def lookback_time(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     return HUBBLE_TIME / cosmo.h * integral
 
 
-@jax.jit
+@compiled
 def comoving_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Line-of-sight comoving distance to redshift ``z`` (scalar, 0 <= z <= 20) [Mpc]."""
     x_start, gap = _sqrt_a_and_gap(jnp.asarray(z, dtype=float))
@@ -125,13 +125,13 @@ def comoving_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     return HUBBLE_DISTANCE / cosmo.h * integral
 
 
-@jax.jit
+@compiled
 def luminosity_distance(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Luminosity distance of redshift ``z`` (scalar, 0 <= z <= 20) [Mpc]; 0 at z = 0."""
     return (1.0 + jnp.asarray(z, dtype=float)) * comoving_distance(z, cosmo)
 
 
-@jax.jit
+@compiled
 def distance_modulus(z: Array | float, cosmo: Cosmology = PLANCK15) -> Array:
     """Distance modulus 5 log10(d_L / 10 pc) [mag].
 

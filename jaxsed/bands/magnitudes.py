@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Theta
 from jaxsed.cosmology import Cosmology, distance_modulus
 
@@ -34,7 +35,7 @@ DEFAULT_MU_0 = 35.0
 """Softening magnitude of Mathews et al. (2023), for apparent magnitudes."""
 
 
-@partial(jax.jit, static_argnames="mu_0")
+@partial(compiled, static_argnames="mu_0")
 def to_arsinh(flux: ArrayLike, mu_0: float = DEFAULT_MU_0) -> Array:
     """Arsinh magnitude of a flux.
 
@@ -48,7 +49,7 @@ def to_arsinh(flux: ArrayLike, mu_0: float = DEFAULT_MU_0) -> Array:
     return mu_0 - POGSON * _arsinh(jnp.asarray(flux, float) * (0.5 * math.exp(mu_0 / POGSON)))
 
 
-@partial(jax.jit, static_argnames="mu_0")
+@partial(compiled, static_argnames="mu_0")
 def from_arsinh(mu: ArrayLike, mu_0: float = DEFAULT_MU_0, ln_amplitude: ArrayLike = 0.0) -> Array:
     """Flux of an arsinh magnitude, times exp(ln_amplitude).
 
@@ -74,7 +75,7 @@ def softening_flux(mu_0: float = DEFAULT_MU_0) -> float:
     return 10.0 ** (-0.4 * mu_0)
 
 
-@jax.jit
+@compiled
 def ln_amplitude(theta: Theta, cosmology: Cosmology) -> Array:
     """ln of a galaxy's flux over that of 10^10 Msun formed at 10 pc: mass and distance, exactly.
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -20,6 +19,7 @@ from jax import Array
 from jax.scipy.special import erfc
 
 from jaxsed import params
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Numbers, Parameter
 from jaxsed.likelihood import photometry
 from jaxsed.problem import Problem
@@ -107,7 +107,7 @@ class GalaxyHalo:
     edges: Array
     """[bin + 1] log10 stellar mass in Msun."""
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Relation) -> Array:
         """[bin] phi."""
         mean = stellar_mass(theta, self.log_mass)

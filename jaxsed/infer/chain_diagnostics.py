@@ -48,7 +48,7 @@ def convergence(draws: np.ndarray) -> Convergence:
     return Convergence(*(np.concatenate(x).reshape(shape) for x in zip(*blocks, strict=True)))
 
 
-def _of_block(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _of_block(x: np.ndarray) -> tuple[np.ndarray, ...]:
     """Of draws [series, chain, draw]."""
     half = x.shape[2] // 2
     x = np.concatenate([x[..., :half], x[..., half : 2 * half]], axis=1)

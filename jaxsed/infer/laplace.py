@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsed.core import linear_algebra
+from jaxsed.core.compiled import compiled
 from jaxsed.core.keys import typed_key
 from jaxsed.core.types import Key
 from jaxsed.problem import Problem
@@ -61,7 +62,7 @@ def laplace(key: Key, problem: Problem, *, starts: int = 8, spread: float = 1.0)
     return _best_of(typed_key(key), problem, spread, starts=starts)
 
 
-@partial(jax.jit, static_argnames="starts")
+@partial(compiled, static_argnames="starts")
 def _best_of(key: Key, problem: Problem, spread: float, *, starts: int) -> Laplace:
     points = spread * jax.random.normal(key, (starts, problem.dimension))
     ends, values = jax.vmap(lambda x: _descend(problem, x))(points)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 from jax.scipy.special import log_ndtr
+
+from jaxsed.core.compiled import compiled
 
 MAG_TO_RELATIVE = 0.4 * math.log(10.0)
 """Relative flux per magnitude, to first order."""
@@ -30,12 +31,12 @@ class Photometry:
     whitener: Array | None = None
     """[band, band] turns `inverse_sigma`-scaled residuals into independent ones."""
 
-    @jax.jit
+    @compiled
     def residuals(self, flux: Array) -> Array:
         """[band] residuals of the detections in units of their uncertainties."""
         return self._whiten(flux * self.inverse_sigma - self.scaled)
 
-    @jax.jit
+    @compiled
     def log_likelihood(self, flux: Array) -> Array:
         """Log likelihood of model fluxes: Gaussian detections, censored upper limits.
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Key
 
 Layers = tuple[tuple[Array, ...], ...]
@@ -82,7 +83,7 @@ def _init(key: Key, sizes: tuple[int, ...], activation: str) -> Layers:
     return tuple(layers)
 
 
-@partial(jax.jit, static_argnames="activation")
+@partial(compiled, static_argnames="activation")
 def apply(layers: Layers, x: Array, activation: str = "gelu_tanh") -> Array:
     """Output [n_out] of the layers for one input x [n_in]."""
     act = ACTIVATIONS[activation].apply

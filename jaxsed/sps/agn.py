@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.sps.interpolation import smooth_weights
 from jaxsed.sps.templates import TorusTable
 
@@ -24,7 +24,7 @@ class Torus:
     ln_tau: Array
     """[tau] ln of the optical depth of a clump at 5500 Å."""
 
-    @jax.jit
+    @compiled
     def __call__(self, tau: Array) -> Array:
         """Spectrum [wave] per Hz for unit luminosity; beyond the table its ends are used."""
         ln_tau = jnp.log(jnp.asarray(tau))[None]

@@ -30,6 +30,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import LYMAN_ALPHA, LYMAN_LIMIT
 from jaxsed.core.types import Numbers
 
@@ -175,7 +176,7 @@ def _model(name: str) -> Callable[[Any, Any, ModuleType], Any]:
     return MODELS[name]
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(compiled, static_argnames="model")
 def optical_depth(wave: ArrayLike, redshift: Array | float, *, model: str = "inoue2014") -> Array:
     """Mean optical depth [wave] towards a source at ``redshift`` (a scalar).
 
@@ -212,7 +213,7 @@ class IGMTable:
         """How many wavelengths of the grid, from the first, are absorbed at all."""
         return self.depth.shape[-1]
 
-    @jax.jit
+    @compiled
     def __call__(self, redshift: Array | float) -> Array:
         """Transmission [blue] towards ``redshift`` (a scalar)."""
         z = jnp.clip(jnp.asarray(redshift, dtype=float), 0.0, self.z_max)

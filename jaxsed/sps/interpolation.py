@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import erf
 
+from jaxsed.core.compiled import compiled
 from jaxsed.sps.populations.sfh import INV_SQRT_2PI, SQRT_HALF
 
 
-@jax.jit
+@compiled
 def smooth_weights(x: Array, nodes: Array, scatter: float) -> Array:
     """Weights [node, point] of linear interpolation at `x` [point], averaged over a Gaussian.
 

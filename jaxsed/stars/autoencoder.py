@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.keys import typed_key
 from jaxsed.core.types import Key
 from jaxsed.io.components import AS_ARRAY, Component, Flat
@@ -75,7 +76,7 @@ class Autoencoder(Component, kind="star autoencoder", names={"settings/fit": Non
         """[pixel] flux of latent numbers."""
         return self.mean + self.scale * mlp.apply(self.weights.decoder, latent, ACTIVATION)
 
-    @jax.jit
+    @compiled
     def __call__(self, flux: Array) -> Array:
         """[pixel] the flux that the means of the latent numbers give."""
         return self.decode(self.encode(flux)[0])

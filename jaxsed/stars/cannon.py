@@ -11,6 +11,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Numbers, Prior, Theta
 from jaxsed.io.components import AS_ARRAY, Component
 from jaxsed.io.files import check_shapes
@@ -41,7 +42,7 @@ class Cannon(Component, kind="cannon model"):
     names: Annotated[tuple[str, ...], "label"] = struct.field(pytree_node=False)
     wave: Annotated[tuple[float, ...], AS_ARRAY, "pixel"] = struct.field(pytree_node=False)
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """[pixel] continuum-normalised flux."""
         scaled = (jnp.stack(tuple(theta)) - self.mean) / self.std

@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Key, PyTree
 from jaxsed.io.components import Component, Flat, parse
 from jaxsed.io.flat import check_sizes
@@ -67,7 +68,7 @@ class StarModel(
     member, or None.  With them a prediction draws no dropout masks."""
     record: Record = struct.field(pytree_node=False)
 
-    @jax.jit
+    @compiled
     def __call__(self, flux: Array) -> Array:
         """[label] without dropout."""
         x = self.scaling.inputs(flux)

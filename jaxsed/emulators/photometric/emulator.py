@@ -15,7 +15,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -25,6 +24,7 @@ from jax.typing import ArrayLike
 from jaxsed import params
 from jaxsed.bands.filters import Filter, curve_difference
 from jaxsed.bands.magnitudes import from_arsinh, ln_amplitude
+from jaxsed.core.compiled import compiled
 from jaxsed.cosmology import PLANCK15, Cosmology
 from jaxsed.emulators.record import EmulatorRecord
 from jaxsed.emulators.training_range import outside
@@ -164,12 +164,12 @@ class PhotometricEmulator(
             if (own_in, own_out) != (n_in, n_out):
                 raise ValueError("expected a spread of the same features and bands")
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """Flux [band] in maggies of one theta with `log_mass_formed` and `redshift`."""
         return from_arsinh(self.magnitudes(theta), self.mu_0, self.ln_amplitude(theta))
 
-    @jax.jit
+    @compiled
     def shape(self, theta: Theta) -> Array:
         """F10 [band]: flux [maggies] of 10^10 Msun formed at 10 pc; mass is not looked at."""
         return from_arsinh(self.magnitudes(theta), self.mu_0)
@@ -178,18 +178,18 @@ class PhotometricEmulator(
         """ln(flux / F10): mass formed and luminosity distance."""
         return ln_amplitude(theta, self.cosmology)
 
-    @jax.jit
+    @compiled
     def magnitudes(self, theta: Theta) -> Array:
         """Arsinh magnitudes [band] of F10."""
         return self.from_features(params.features(theta, self.feature_names))
 
-    @jax.jit
+    @compiled
     def from_features(self, features: Array) -> Array:
         """Arsinh magnitudes [band] of F10 for features [feature] in `feature_names`' order."""
         x = (features - self.feature_shift) / self.feature_scale
         return mlp.apply(self.layers, x, self.activation) + self.output_mean
 
-    @jax.jit
+    @compiled
     def sigma(self, theta: Theta) -> Array:
         """Standard deviation [band] of the AB error at theta [mag]; NaN if it was not measured.
 
@@ -202,7 +202,7 @@ class PhotometricEmulator(
         ln_spread = mlp.apply(self.spread, x / self.feature_scale)
         return self.error_ab.sigma * jnp.exp(jnp.clip(ln_spread, -LN_SPREAD, LN_SPREAD))
 
-    @jax.jit
+    @compiled
     def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies within the ranges of the training set."""
         return ~jnp.any(self._outside(theta))
@@ -212,7 +212,7 @@ class PhotometricEmulator(
         out = np.asarray(self._outside(theta))
         return tuple(n for n, is_out in zip(self.feature_names, out, strict=True) if is_out)
 
-    @jax.jit
+    @compiled
     def _outside(self, theta: Theta) -> Array:
         x = params.features(theta, self.feature_names)
         return outside(x, self.box_low, self.box_high)

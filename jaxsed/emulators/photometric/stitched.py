@@ -14,7 +14,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Union
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -24,6 +23,7 @@ from jax.typing import ArrayLike
 from jaxsed import params
 from jaxsed.bands.filters import Filter
 from jaxsed.bands.magnitudes import from_arsinh, to_arsinh
+from jaxsed.core.compiled import compiled
 from jaxsed.cosmology import Cosmology
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator, Theta
 from jaxsed.emulators.photometric.windows import Windows, check_windows, window_weights
@@ -82,12 +82,12 @@ class StitchedEmulator(Component, kind="jaxsed stitched emulator", title="emulat
         )
         return cls(tuple(members), jnp.asarray(windows, float), error, error_ab)
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """Flux [band] in maggies of one theta with `log_mass_formed` and `redshift`."""
         return self._sum(self._features(theta), self.ln_amplitude(theta))
 
-    @jax.jit
+    @compiled
     def shape(self, theta: Theta) -> Array:
         """F10 [band]: flux [maggies] of 10^10 Msun formed at 10 pc; mass is not looked at."""
         return self._sum(self._features(theta))
@@ -96,17 +96,17 @@ class StitchedEmulator(Component, kind="jaxsed stitched emulator", title="emulat
         """ln(flux / F10): mass formed and luminosity distance."""
         return self.members[0].ln_amplitude(theta)
 
-    @jax.jit
+    @compiled
     def magnitudes(self, theta: Theta) -> Array:
         """Arsinh magnitudes [band] of F10."""
         return to_arsinh(self.shape(theta), self.mu_0)
 
-    @jax.jit
+    @compiled
     def from_features(self, features: Array) -> Array:
         """Arsinh magnitudes [band] of F10 for features [feature] in `feature_names`' order."""
         return to_arsinh(self._sum(features), self.mu_0)
 
-    @jax.jit
+    @compiled
     def sigma(self, theta: Theta) -> Array:
         """Standard deviation [band] of the AB error at theta [mag]; NaN if it was not measured.
 
@@ -116,7 +116,7 @@ class StitchedEmulator(Component, kind="jaxsed stitched emulator", title="emulat
         weights = self.weights(theta.redshift)[:, None]
         return jnp.sum(jnp.where(weights > 0, weights * own, 0.0), 0)
 
-    @jax.jit
+    @compiled
     def weights(self, redshift: ArrayLike) -> Array:
         """Weight [member] of each member at a redshift; beyond the windows that of the outermost.
 
@@ -124,7 +124,7 @@ class StitchedEmulator(Component, kind="jaxsed stitched emulator", title="emulat
         """
         return window_weights(redshift, self.windows)
 
-    @jax.jit
+    @compiled
     def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies within the training sets of the members that count."""
         inside = jnp.stack([member.inside(theta) for member in self.members])

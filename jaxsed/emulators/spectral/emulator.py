@@ -12,7 +12,6 @@ the basis, once and in double precision, so that a call is matrix products and a
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -20,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsed import params
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.core.types import Theta
 from jaxsed.emulators.training_range import outside
@@ -164,7 +164,7 @@ class SpectrumEmulator(
             raise ValueError(f"expected a box of {len(names)} ranges with low < high")
         return cls(tuple(windows), low, high, names, grid, unit)
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in `unit`, for one theta.
 
@@ -189,7 +189,7 @@ class SpectrumEmulator(
             )
         return x
 
-    @jax.jit
+    @compiled
     def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies within the ranges of the training set."""
         return ~jnp.any(outside(self.features(theta), self.box_low, self.box_high))

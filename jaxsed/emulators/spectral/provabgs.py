@@ -13,13 +13,13 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 from jax.scipy.special import ndtr
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Theta
 from jaxsed.cosmology import PLANCK15, Cosmology, age
 from jaxsed.emulators.spectral.emulator import SpectrumEmulator, check_inputs
@@ -101,7 +101,7 @@ class ProvabgsSpectrum(
         """How it was made."""
         return dict(json.loads(self.record))
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] in ln(Lsun/Angstrom per Msun formed); the mass is not looked at."""
         smooth, burst = self.inputs(theta)
@@ -118,7 +118,7 @@ class ProvabgsSpectrum(
             Burst(theta.t_burst, theta.gamma1, theta.gamma2, t_age),
         )
 
-    @jax.jit
+    @compiled
     def inside(self, theta: Theta) -> Array:
         """Whether theta [scalar bool] lies where the networks were trained.
 

@@ -7,12 +7,12 @@ from the light that the attenuation takes away.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.sps.interpolation import smooth_weights
 from jaxsed.sps.ssp.wavelengths import energy_weights
 from jaxsed.sps.templates import DustTable
@@ -38,7 +38,7 @@ class DustEmission:
     first: int = struct.field(pytree_node=False)
     """Wavelengths of the model before the first of the table, where dust does not shine."""
 
-    @jax.jit
+    @compiled
     def __call__(self, q_pah: Array, u_min: Array, gamma: Array) -> Array:
         """Spectrum [wave] per Hz for unit luminosity (Draine & Li 2007, eq. 23).
 

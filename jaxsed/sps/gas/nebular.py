@@ -8,12 +8,12 @@ through the same dust as those stars.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import H_PLANCK, LSUN, LYMAN_LIMIT
 from jaxsed.sps.interpolation import smooth_weights
 from jaxsed.sps.ssp.grid import LOG_NLYC_NONE, SSPGrid
@@ -39,7 +39,7 @@ class Nebular:
     log_z: Array
     """[met] log10 of the gas metallicity in solar units."""
 
-    @jax.jit
+    @compiled
     def __call__(self, ionising: Array, log_z_gas: Array) -> Array:
         """Spectrum [wave] of the gas.
 

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -23,6 +22,7 @@ from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
 from jaxsed.bands.magnitudes import ln_amplitude
 from jaxsed.bands.projection import BandProjector, project
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import LYMAN_LIMIT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.core.types import Model, Numbers, Prior, Theta
 from jaxsed.likelihood import MassShear
@@ -122,7 +122,7 @@ class GalaxyModel:
     transform = MassShear()
     """Of problems with this model, see `jaxsed.Problem`."""
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """Fluxes in maggies, [band]."""
         return self.shape(theta) * amplitude(theta, self.cosmology)
@@ -136,13 +136,13 @@ class GalaxyModel:
             raise ValueError("this model has no prior of its own: see sps.models.registry.family")
         return self.own_prior(redshift, self.cosmology)._replace(**changes)
 
-    @jax.jit
+    @compiled
     def shape(self, theta: Theta) -> Array:
         """Fluxes in maggies, [band], at 10 pc for 1e10 Msun formed, in the bands as redshifted."""
         spectrum = self.spectrum(theta)
         return self.bands(spectrum, theta.redshift) * (1 + theta.redshift)
 
-    @jax.jit
+    @compiled
     def spectrum(self, theta: Theta) -> Array:
         """Rest-frame spectrum [wave] after dust and intergalactic gas, in maggies at 10 pc for 1e10
         Msun formed."""
@@ -166,7 +166,7 @@ class GalaxyModel:
         seen = young_seen * young + old_seen * old
         return seen + self.emission.reradiated(state, young + old, seen, old_seen, luminosity)
 
-    @jax.jit
+    @compiled
     def derived(self, theta: Theta) -> Derived:
         """Masses, star formation rates, ages, metallicity and dust of one galaxy."""
         t_age = cosmo.age(theta.redshift, self.cosmology)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 from jax.lax import erf
+
+from jaxsed.core.compiled import compiled
 
 INV_SQRT_2PI = 0.3989422804014327
 SQRT_HALF = 0.7071067811865476
@@ -59,7 +60,7 @@ def age_axis(age: np.ndarray) -> AgeAxis:
     return AgeAxis(*(jnp.asarray(x, dtype=float) for x in (age, ln_age, ln_step)))
 
 
-@jax.jit
+@compiled
 def node_mass(part: IntervalMass) -> Array:
     """Mass at every age node, [age], from the masses in the intervals."""
     lower = (part.mass - part.upper)[1:]
@@ -78,7 +79,7 @@ def split_at(part: IntervalMass, node: int) -> tuple[Array, Array]:
     return young, node_mass(IntervalMass(mass, upper))
 
 
-@jax.jit
+@compiled
 def piecewise_constant(sfr: Array, edges: Array, axis: AgeAxis) -> IntervalMass:
     """Exact interval masses of a star formation rate constant between bin edges.
 
@@ -103,7 +104,7 @@ def piecewise_constant(sfr: Array, edges: Array, axis: AgeAxis) -> IntervalMass:
     return IntervalMass(mass.at[-1].add(beyond), share.at[-1].add(beyond))
 
 
-@jax.jit
+@compiled
 def burst(ln_time: Array, width: float, t_age: Array, axis: AgeAxis) -> IntervalMass:
     """A burst of unit mass, Gaussian in ln(lookback time), cut at the age of the galaxy.
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -30,6 +29,7 @@ from scipy import fft, sparse
 
 from jaxsed import cosmology as cosmo
 from jaxsed.bands.magnitudes import REFERENCE_LOG_MASS, ln_amplitude
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import C_LIGHT_KM_S, LSUN, PC
 from jaxsed.core.types import Numbers, Theta
 from jaxsed.likelihood import LineProfiles, Lines, MassShear, SpectrumPrediction
@@ -108,7 +108,7 @@ class SpectrumModel:
     transform = MassShear()
     """Of problems with this model, see `jaxsed.Problem`."""
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> SpectrumPrediction:
         """Mean flux densities in the pixels, before a resolution matrix is applied."""
         return self.observe(theta, self.rest(theta))

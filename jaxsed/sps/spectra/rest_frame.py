@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
 from jaxsed import cosmology as cosmo
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import C_LIGHT
 from jaxsed.core.types import Model, Theta
 from jaxsed.rest_frame.spectrum import OnSpectralGrid, Resolution, SpectralGrid, spectral_grid
@@ -36,7 +36,7 @@ class RestSpectrum(OnSpectralGrid):
     """Gyr."""
     grid: SpectralGrid = struct.field(pytree_node=False)
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """ln L_lambda [wave] of one theta; its mass is not looked at."""
         t_age = cosmo.age(theta.redshift, self.cosmology)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -14,6 +13,7 @@ from jax import Array
 from jaxsed import cosmology as cosmo
 from jaxsed.bands.filters import Filter
 from jaxsed.bands.projection import BandProjector, project
+from jaxsed.core.compiled import compiled
 from jaxsed.core.constants import C_LIGHT, MAGGIES_10PC_PER_LSUN_HZ
 from jaxsed.core.types import Theta
 from jaxsed.rest_frame.spectrum import RestModel
@@ -36,7 +36,7 @@ class RestPhotometry:
     bands: BandProjector
     cosmology: cosmo.Cosmology
 
-    @jax.jit
+    @compiled
     def __call__(self, theta: Theta) -> Array:
         """Fluxes in maggies, [band]."""
         return self.observe(theta, self.rest(theta))
