@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +51,15 @@ def problems(n, seed=0):
     )
 
 
+@functools.cache
+def untrained():
+    context = photometric_context(np.ones(3))
+    return context, flow.create(jax.random.key(0), 2, context.size, blocks=2, width=8)
+
+
 def guess(mean, scale):
     """An amortised posterior that says the same Gaussian for every galaxy."""
-    context = photometric_context(np.ones(3))
-    net = flow.create(jax.random.key(0), 2, context.size, blocks=2, width=8)
+    context, net = untrained()
     quiet = net.blocks._replace(output=0 * net.blocks.output)
     scaled = net.replace(blocks=quiet, x_shift=jnp.asarray(mean, float), x_scale=jnp.full(2, scale))
     record = am.Record(
@@ -129,7 +135,7 @@ def test_another_prior_needs_no_other_flow():
     assert suited.another_prior
     one = one_of(changed, 0)
     found = draw_by_weight(jax.random.key(3), one, suited, 40_000, 8000)
-    theta = jax.vmap(one.constrain)(found.x)
+    theta = jax.jit(jax.vmap(one.constrain))(found.x)
     # The posterior on a grid of the parameters themselves.
     a, b = np.meshgrid(np.linspace(-3, 3, 801), np.linspace(-2, 0.2, 801), indexing="ij")
     residual = np.asarray(one.data.scaled) - np.stack([a, b], -1) @ (MATRIX / ERROR[:, None]).T

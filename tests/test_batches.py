@@ -20,8 +20,7 @@ from jaxsed.infer.schedule.slots import padded, slots_for
 from jaxsed.problem import stack, take
 
 SHORT = method_of("hmc", draws=100, retries=0)
-MOVES = mc.Moves(SHORT.kernel, 0, True)
-"""Trajectories alone."""
+MOVES = mc.Moves(SHORT.kernel, SHORT.proposals, True)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def first_draws(keys, problem, rows):
     number."""
     rows = np.array(rows)
     slots = slots_for((keys, problem), rows, padded(rows.size))
-    begun = slots.begin(chains=8, starts=2, dense=True)
+    begun = slots.begin(chains=4, starts=2, dense=True)
     none = np.zeros(rows.size, int)
     _, segment = begun.advance(none, none.astype(bool), _schedule(), MOVES)
     return segment.x[:, :, :5]

@@ -4,7 +4,6 @@ import dataclasses
 import types
 from typing import Any, NamedTuple
 
-import arviz
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -308,6 +307,8 @@ def by_weight(log_weight, keep=400):
 
 def test_weights_are_pareto_smoothed():
     """As by arviz, of weights with a heavy tail: the raw ones would have another effect."""
+    import arviz
+
     log_weight = 0.6 * np.random.default_rng(24).exponential(size=2000)
     expected, khat = arviz.psislw(log_weight.copy())
     smooth = np.exp(expected - expected.max())

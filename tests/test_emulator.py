@@ -68,6 +68,7 @@ def make_emulator(**changes):
 
 
 EMULATOR = make_emulator()
+FROM_FEATURES = jax.jit(jax.vmap(EMULATOR.from_features))
 
 
 def test_flux_is_shape_times_mass_over_distance():
@@ -107,9 +108,9 @@ def test_jit_vmap_and_loop_agree():
     )  # fmt: skip
     one = [jax.tree.map(lambda leaf, i=i: leaf[i], thetas) for i in range(3)]
     looped = np.stack([EMULATOR(theta) for theta in one])
-    np.testing.assert_allclose(jax.vmap(EMULATOR)(thetas), looped, rtol=2e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(EMULATOR))(thetas), looped, rtol=2e-5)
     np.testing.assert_allclose(jax.jit(EMULATOR)(one[0]), looped[0], rtol=2e-5)
-    np.testing.assert_array_equal(jax.vmap(EMULATOR.inside)(thetas), [True, True, True])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(EMULATOR.inside))(thetas), [True, True, True])
 
 
 def test_second_call_does_not_compile(tmp_path):
@@ -130,7 +131,15 @@ def test_second_call_does_not_compile(tmp_path):
 
 def test_gradients(x64):
     emulator = make_emulator()
-    check_grads(lambda theta: jnp.log(emulator(theta)), (Theta(),), order=1, modes=("rev", "fwd"))
+    light = jax.jit(lambda theta: jnp.log(emulator(theta)))
+    check_grads(light, (Theta(),), order=1, modes=("rev", "fwd"))
+
+
+@jax.jit
+def flux_and_slopes(theta):
+    """Relative to the flux, as a likelihood has them: fluxes themselves may be 1e-25."""
+    flux = EMULATOR(theta)
+    return flux, jax.jacrev(lambda theta: EMULATOR(theta) / flux)(theta)
 
 
 @pytest.mark.parametrize("redshift", [0.0, 1e-6, 2.0])
@@ -142,11 +151,9 @@ def test_finite_gradients_at_the_edges(redshift, log_mass, edge):
         log_mass, jnp.array([stick, 1 - stick]), 10.0 ** (2 * edge - 1), 3.0 * edge, redshift
     )
     theta = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), theta)
-    flux = EMULATOR(theta)
+    flux, jacobian = flux_and_slopes(theta)
     assert np.all(np.isfinite(flux))
     assert np.all(np.asarray(flux) > 0)
-    # relative to the flux, as a likelihood has it: fluxes themselves may be 1e-25
-    jacobian = jax.jacrev(lambda theta: EMULATOR(theta) / flux)(theta)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(jacobian))
     assert np.all(np.asarray(jacobian.log_mass_formed) == pytest.approx(np.log(10), rel=1e-4))
 
@@ -181,7 +188,7 @@ def test_cosmology_changes_the_distance_alone():
 
 def test_select_bands():
     x = np.random.default_rng(0).uniform(LOW, HIGH, (50, 4))
-    f10 = np.asarray(jax.vmap(lambda v: from_arsinh(EMULATOR.from_features(v), 0.0))(x)) * 1.01
+    f10 = np.asarray(from_arsinh(FROM_FEATURES(x), 0.0)) * 1.01
     measured = measure_error(EMULATOR, x, f10)
     some = measured.select(["r", "u"])
     np.testing.assert_allclose(some(Theta()), np.asarray(EMULATOR(Theta()))[[2, 0]], rtol=1e-6)
@@ -250,7 +257,7 @@ def test_measured_error_is_the_error_put_in():
     rng = np.random.default_rng(1)
     n = 40_000
     x = rng.uniform(LOW, HIGH, (n, 4))
-    truth = np.asarray(jax.vmap(EMULATOR.from_features)(jnp.asarray(x, float)), float)
+    truth = np.asarray(FROM_FEATURES(jnp.asarray(x, float)), float)
     # known errors: g and r share half of theirs; u has an offset
     noise = rng.normal(size=(n, 3)) * [0.01, 0.02, 0.02]
     noise[:, 2] = 0.5 * noise[:, 1] + np.sqrt(0.75) * noise[:, 2]
@@ -266,7 +273,7 @@ def test_measured_error_is_the_error_put_in():
 
 def test_true_magnitudes_are_judged_where_flux_is_bright():
     x = np.random.default_rng(1).uniform(LOW, HIGH, (1000, 4))
-    mu = np.asarray(jax.vmap(EMULATOR.from_features)(jnp.asarray(x, float)), float)
+    mu = np.asarray(FROM_FEATURES(jnp.asarray(x, float)), float)
     f10 = np.asarray(from_arsinh(mu + 0.01, 0.0)).astype(float)
     f10[:, 0] = 0.0  # a band the galaxies do not reach
     f10[:300, 1] = 0.0
@@ -329,7 +336,7 @@ def test_losses():
     key = jax.random.key(0)
     assert float(rmse_loss()(layers, (x, y), key)) == pytest.approx(np.sqrt(14 / 3))
     assert float(rmse_loss(kind="band_rmse")(layers, (x, y), key)) == pytest.approx(2.0)
-    gradient = jax.grad(rmse_loss())(layers, (x, 0 * y), key)
+    gradient = jax.jit(jax.grad(rmse_loss()))(layers, (x, 0 * y), key)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
 
 
@@ -394,7 +401,7 @@ def test_softening_near_zero_flux():
 def test_sigma_at_a_theta_is_the_error_there():
     rng = np.random.default_rng(4)
     x = rng.uniform(LOW, HIGH, (40_000, 4))
-    truth = np.asarray(jax.vmap(EMULATOR.from_features)(jnp.asarray(x, float)), float)
+    truth = np.asarray(FROM_FEATURES(jnp.asarray(x, float)), float)
     # dusty galaxies are emulated four times worse; the second band is equally bad everywhere
     noise = 0.01 * rng.normal(size=(40_000, 3)) * np.where(x[:, 2:3] > 1.5, [4, 1, 4], 1)
     f10 = np.asarray(from_arsinh(truth - noise, 0.0))
@@ -419,7 +426,7 @@ def test_sigma_at_a_theta_is_the_error_there():
 def test_sigma_at_a_theta_is_left_out_where_it_does_not_help(tmp_path):
     rng = np.random.default_rng(4)
     x = rng.uniform(LOW, HIGH, (12_000, 4))
-    truth = np.asarray(jax.vmap(EMULATOR.from_features)(jnp.asarray(x, float)), float)
+    truth = np.asarray(FROM_FEATURES(jnp.asarray(x, float)), float)
     f10 = np.asarray(from_arsinh(truth - 0.01 * rng.normal(size=truth.shape), 0.0))
     even = train_spread(KEY, measure_error(EMULATOR, x, f10), x, f10)
     if even.record.training["spread"]["log_likelihood_gain"] <= 0:

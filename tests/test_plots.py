@@ -1,7 +1,5 @@
 """What the pictures show: the numbers in them are the results', the axes have units."""
 
-import subprocess
-import sys
 
 import matplotlib
 import numpy as np
@@ -315,12 +313,6 @@ def test_no_global_state_is_touched(results):
     plots.catalog(results)
     assert dict(matplotlib.rcParams) == settings
     assert plt.get_fignums() == []
-
-
-def test_matplotlib_waits_until_it_is_needed():
-    program = "import sys, jaxsed.plots; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_rank_histograms_say_which_parameter_is_off():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Key, Numbers, PyTree
 from jaxsed.nets import cnn1d
 
@@ -204,6 +206,7 @@ class Censored:
 Network = Plain | Censored
 
 
+@partial(compiled, static_argnames="training")
 def run(network: Network, x: Array, masks: Numbers = None, *, training: bool = False) -> Outputs:
     """Labels of one spectrum [pixel]; in a training the elements' labels do not teach the heads of
     the three parameters."""
