@@ -47,7 +47,7 @@ def synthetic(n, seed=0, noise=0.01, missing=0.0):
 def settings(**changes):
     """A quick training of a small network."""
     schedule = FitSettings(
-        optimizer="adam", learning_rates=(5e-3, 1e-3), batch_size=32, epochs=40, patience=40
+        optimizer="adam", learning_rates=(5e-3, 1e-3), batch_size=32, epochs=30, patience=30
     )
     return st.StarSettings(architecture=SMALL, fit=schedule, **changes)
 

@@ -182,7 +182,7 @@ def test_evidence_and_moments_of_a_gaussian():
     found = samples.diagnostics
     # Data N(0, 1 + A A^T) in units of their errors; the likelihood leaves out (2 pi)^(-n/2).
     response = jax.jacobian(lambda x: problem.data.inverse_sigma * problem.evaluate(x).prediction)
-    a = np.asarray(response(jnp.zeros(2)), float)
+    a = np.asarray(jax.jit(response)(jnp.zeros(2)), float)
     total = np.eye(3) + a @ a.T
     d = np.asarray(problem.data.scaled, float)
     truth = -0.5 * d @ np.linalg.solve(total, d) - 0.5 * np.linalg.slogdet(total)[1]

@@ -146,8 +146,8 @@ def test_shear_takes_the_degeneracy_away(x64):
     prior = Line(dist.Uniform(8.0, 12.0), dist.Uniform(-3.0, 3.0))
     data, _, _ = _data(kind=np.ones(5, int) * np.array([1, 0, 0, 0, 1]))
     problem = Problem(prior, line, data, MassShear())
-    at = jax.vmap(lambda s: problem.evaluate(jnp.array([0.0, s])))
-    flux = at(jnp.linspace(-2, 2, 9)).prediction
+    at = jax.jit(jax.vmap(lambda s: problem.evaluate(jnp.array([0.0, s])).prediction))
+    flux = at(jnp.linspace(-2, 2, 9))
     scaled = np.asarray(flux * data.inverse_sigma)
     best = scaled @ np.asarray(data.scaled) / np.sum(scaled**2, 1)
     np.testing.assert_allclose(best, 1.0, atol=0.02)
