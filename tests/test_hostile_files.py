@@ -23,6 +23,7 @@ from astropy.io import fits
 from astropy.table import Table
 from fake_engine import CONFIG, FakeEngine, write_inputs
 from halo_data import settings, universe
+from make_old_files import ARCHIVE
 from star_data import LABELS, PIXELS, SMALL, synthetic
 from test_speculator import (
     network,
@@ -38,7 +39,6 @@ from test_speculator import (
     pickle_of,
     pickled,
 )
-from test_stitched import make_stitched
 
 from jaxsed import halos, stars
 from jaxsed.catalog.config import load_config, parse_config
@@ -99,6 +99,16 @@ def shipped(name):
     return make
 
 
+def small(name):
+    """A component with small networks, of those that `make_old_files` wrote."""
+
+    def make(folder):
+        with zipfile.ZipFile(ARCHIVE) as archive:
+            return archive.extract(f"{name}.h5", folder)
+
+    return make
+
+
 def dsps(folder):
     path = folder / "dsps.h5"
     with h5py.File(path, "w") as file:
@@ -125,11 +135,6 @@ def results(folder):
     return output
 
 
-def stitched(folder):
-    make_stitched().save(folder / "stitched.h5")
-    return folder / "stitched.h5"
-
-
 LEAVES = {"weights": [jnp.ones((3, 4)), jnp.zeros(4)]}
 
 
@@ -140,10 +145,10 @@ def checkpoint(folder):
 
 # kind: (how it is made, how it is read, a dataset of numbers in it)
 KINDS = {
-    "emulator": (shipped("emulator_provabgs_sdss"), load_emulator, "arrays/layers/0/0"),
-    "stitched emulator": (stitched, load_emulator, "arrays/windows"),
-    "spectrum emulator": (shipped("spectrum_provabgs"), load_emulator, "arrays/screen/curve"),
-    "flow": (shipped("flow_provabgs_sdss"), amortised.load, "arrays/flow/x_shift"),
+    "emulator": (small("photometric_emulator"), load_emulator, "arrays/layers/0/0"),
+    "stitched emulator": (small("stitched_emulator"), load_emulator, "arrays/windows"),
+    "spectrum emulator": (small("provabgs_spectrum"), load_emulator, "arrays/screen/curve"),
+    "flow": (small("flow"), amortised.load, "arrays/flow/x_shift"),
     "SSP grid": (shipped("ssp_pegase2"), read_ssp, "log_age"),
     "DSPS grid": (dsps, read_dsps, "ssp_wave"),
     "star spectra": (spectra, stars.read_spectra, "flux"),

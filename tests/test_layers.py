@@ -7,7 +7,7 @@ a small bad source at the end of this file.
 import ast
 import functools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +78,8 @@ class Name(NamedTuple):
     lazy: bool  # inside a function, or only for the type checker
 
 
-def names_used(module: str, tree: ast.Module) -> Iterator[Name]:
+@functools.cache
+def names_used(module: str, tree: ast.Module) -> tuple[Name, ...]:
     """Every dotted name reached from an import, whatever it was called on the way."""
     package = module.split(".")[:-1]
     aliases: dict[str, str] = {}
@@ -105,12 +106,9 @@ def names_used(module: str, tree: ast.Module) -> Iterator[Name]:
             walk(child, lazy)
 
     walk(tree, False)
-    yield from found
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            dotted = resolve(node, aliases)
-            if dotted:
-                yield Name(dotted, node.lineno, False, True)
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    reached = ((resolve(node, aliases), node.lineno) for node in attributes)
+    return (*found, *(Name(dotted, line, False, True) for dotted, line in reached if dotted))
 
 
 def resolve(node: ast.AST, aliases: dict[str, str]) -> str | None:

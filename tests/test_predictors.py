@@ -115,6 +115,28 @@ def test_the_best_emulator_is_chosen_whatever_its_name(inputs, better, worse, or
     assert emulator.multiplications == better.get("width", 4) * (1 + len(filters))
 
 
+CURVE = make_filter("a", np.linspace(4000.0, 5000.0, 5), np.array([0.0, 1.0, 1.0, 1.0, 0.0]))
+
+
+def test_an_emulator_is_read_once_until_its_file_changes(tmp_path):
+    path = tmp_path / "mine.h5"
+    emulator_of([CURVE], sigma=0.01).save(path)
+    first = load_emulator(path)
+    assert load_emulator(path) is first
+    emulator_of([CURVE], sigma=0.02).save(path)
+    assert load_emulator(path).error_ab.sigma[0] == np.float32(0.02)
+
+
+def test_an_emulator_read_in_a_traced_function_has_values_of_its_own(tmp_path):
+    path = tmp_path / "mine.h5"
+    emulator_of([CURVE]).save(path)
+    traced = jax.jit(lambda: load_emulator(path).box_high * 1.0)()
+    np.testing.assert_array_equal(load_emulator(path).box_high, traced)
+    with jax.enable_x64(True):
+        assert load_emulator(path).box_high.dtype == np.float64
+    assert load_emulator(path).box_high.dtype == np.float32
+
+
 def test_sdss_has_its_own_emulator():
     """Not that of more bands and higher redshifts, whose name comes first."""
     names = [f"sdss_{b}0" for b in "ugriz"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator
 from jaxsed.emulators.photometric.stitched import StitchedEmulator
@@ -48,6 +51,27 @@ def load_emulator(name: str | Path) -> Any:
     Raises ValueError for an unknown name, with the known ones, and for a file that is no emulator.
     """
     path = _path_of(name, "emulator", emulator_files(), PREFIX)
+    if not path.is_file():
+        return _load(path)  # which says what is wrong
+    status = path.stat()
+    unchanged = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _load_once(path, unchanged, jax.config.jax_enable_x64)
+
+
+@lru_cache(maxsize=16)
+def _load_once(path: Path, unchanged: tuple[int, ...], x64: bool) -> Any:
+    """The emulator of a file, shared by all who ask for it: a run asks each of them for its bands.
+
+    Args:
+        path: the file.
+        unchanged: what tells this content of the file from a later one.
+        x64: whether arrays may have 64 bits.
+    """
+    with jax.ensure_compile_time_eval():  # also where a traced function asks first
+        return _load(path)
+
+
+def _load(path: Path) -> Any:
     found = components.class_of(path)
     if found not in (*PHOTOMETRIC, SpectrumEmulator, ProvabgsSpectrum):
         raise ValueError(f"{path}: expected an emulator, got a {files.kind(path)!r} file")
