@@ -71,7 +71,8 @@ class PriorCoordinates:
         return params.unconstrain(prior, theta)
 
 
-@struct.dataclass
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True)
 class Problem:
     """Prior, forward model and data of one galaxy, and the posterior that follows.
 
@@ -84,7 +85,7 @@ class Problem:
     """``forward(theta) -> prediction`` of the kind that `data` takes (for `Photometry` fluxes
     [band] in maggies): a pytree such as those of jaxsed, or a function."""
     data: Data
-    transform: Transform | None = struct.field(pytree_node=False, default=None)
+    transform: Transform | None = None
     """Which coordinates are sampled.  None stands for the transform that the forward model names
     (``forward.transform``; those of galaxies name `jaxsed.likelihood.MassShear`), and where it
     names none for `PriorCoordinates`."""
@@ -92,6 +93,27 @@ class Problem:
     def __post_init__(self) -> None:
         if inspect.isroutine(self.forward):  # which compiled functions would not take
             object.__setattr__(self, "forward", jax.tree_util.Partial(self.forward))
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], Transform | None]:
+        """For JAX: the leaves of the prior have one order in every process, see `params.order`."""
+        parts = (params.ordered(self.prior), self.forward, self.data)
+        names = ("prior", "forward", "data")
+        keyed = zip(map(jax.tree_util.GetAttrKey, names), parts, strict=True)
+        return tuple(keyed), self.transform
+
+    @classmethod
+    def tree_unflatten(cls, transform: Transform | None, parts: tuple[Any, ...]) -> Problem:
+        """For JAX."""
+        prior, forward, data = parts
+        made = object.__new__(cls)  # without a look at what may be no function
+        values = (params.restored(prior), forward, data, transform)
+        for field, value in zip(dataclasses.fields(cls), values, strict=True):
+            object.__setattr__(made, field.name, value)
+        return made
+
+    def replace(self, **changes: Any) -> Problem:
+        """With other values of some fields."""
+        return dataclasses.replace(self, **changes)
 
     @property
     def dimension(self) -> int:
@@ -158,8 +180,9 @@ def stack(problems: Sequence[Problem]) -> Problem:
 
 def take(problem: Problem, rows: Any) -> Problem:
     """The problem of some galaxies of a batch: an index, or an array of them."""
-    prior, data = rows_of((problem.prior, problem.data), np.asarray(rows))
-    return dataclasses.replace(problem, prior=prior, data=data)
+    parts = (params.ordered(problem.prior), problem.data)
+    prior, data = rows_of(parts, np.asarray(rows))
+    return dataclasses.replace(problem, prior=params.restored(prior), data=data)
 
 
 @jax.jit

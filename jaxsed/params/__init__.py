@@ -22,6 +22,7 @@ from jaxsed.params.distributions import (
     distribution,
     student_t2,
 )
+from jaxsed.params.order import ordered, restored
 from jaxsed.params.theta import (
     LN10,
     Constrained,
@@ -64,6 +65,8 @@ __all__ = [
     "from_normal",
     "is_fixed",
     "log_slope",
+    "ordered",
+    "restored",
     "sticks",
     "student_t2",
     "theta_type",
