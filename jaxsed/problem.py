@@ -18,6 +18,7 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
+from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Forward, Prediction, Prior, Theta
 from jaxsed.likelihood import Data
 from jaxsed.params import Constrained
@@ -47,9 +48,7 @@ class Transform(Protocol):
     ) -> tuple[Constrained, Any]:
         """Theta at sampled coordinates x [dimension], and the prediction there."""
 
-    def unconstrain(
-        self, prior: Prior, forward: Forward, data: Any, theta: Theta
-    ) -> Array:
+    def unconstrain(self, prior: Prior, forward: Forward, data: Any, theta: Theta) -> Array:
         """[dimension] sampled coordinates of a theta inside the prior's support."""
 
 
@@ -64,9 +63,7 @@ class PriorCoordinates:
         at = params.constrain(prior, x)
         return at, forward(at.theta)
 
-    def unconstrain(
-        self, prior: Prior, forward: Forward, data: Any, theta: Theta
-    ) -> Array:
+    def unconstrain(self, prior: Prior, forward: Forward, data: Any, theta: Theta) -> Array:
         """[dimension] coordinates of a theta inside the prior's support."""
         return params.unconstrain(prior, theta)
 
@@ -126,6 +123,7 @@ class Problem:
         in_axes: Any = {"prior": 0, "forward": None, "data": 0}
         return Problem(**in_axes, transform=self.transform)
 
+    @compiled
     def evaluate(self, x: Array) -> Evaluation:
         """Parameters, their coordinates under the prior, and the prediction at `x`."""
         at, prediction = self._transform.evaluate(self.prior, self.forward, self.data, x)
@@ -139,6 +137,7 @@ class Problem:
         """Coordinates of a theta inside the prior's support."""
         return self._transform.unconstrain(self.prior, self.forward, self.data, theta)
 
+    @compiled
     def residuals(self, prediction: Prediction) -> Array:
         """[residual] residuals whose squares sum to chi-square, in units of the uncertainties."""
         return self.data.residuals(prediction)
@@ -147,6 +146,7 @@ class Problem:
         """Log likelihood of a prediction, up to a constant."""
         return self.data.log_likelihood(prediction)
 
+    @compiled
     def logdensity(self, x: Array) -> Array:
         """Log posterior density at coordinates `x`, up to a constant."""
         at = self.evaluate(x)
@@ -176,6 +176,12 @@ def stack(problems: Sequence[Problem]) -> Problem:
         *[(p.prior, p.data) for p in problems],
     )
     return dataclasses.replace(first, prior=prior, data=data)
+
+
+def batch_of_one(problem: Problem) -> Problem:
+    """One galaxy as a batch."""
+    prior, data = jax.tree.map(lambda a: jnp.asarray(a)[None], (problem.prior, problem.data))
+    return dataclasses.replace(problem, prior=prior, data=data)
 
 
 def take(problem: Problem, rows: Any) -> Problem:

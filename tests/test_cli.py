@@ -186,7 +186,12 @@ def test_version(capsys):
 def test_prepare_process_leaves_what_the_user_set(monkeypatch):
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "1")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "")
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")  # undone at the end
     cli.prepare_process()
+    assert os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] == "1"
+    assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
     assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")

@@ -1,5 +1,8 @@
 """The posterior against one written out with scipy, with its Jacobian by finite differences."""
 
+import os
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -288,3 +291,69 @@ def test_the_error_floor_is_a_fraction_of_the_observed_flux():
     np.testing.assert_allclose(data.inverse_sigma, 1 / sigma, rtol=1e-6)
     model = np.array([50.0, 40.0])  # which does not enter the uncertainty
     np.testing.assert_allclose(data.residuals(model), (model - flux) / sigma, rtol=1e-5)
+
+
+def shapes_of_every_prior():
+    """A prior whose distributions hold arrays, others, and what is no array."""
+    given = params.Recoordinated(
+        base=dist.Uniform(8.0, 12.0), prior=dist.TruncatedNormal(10.0, low=8.0)
+    )
+    fields = ("uniform", "vector", "shifted", "given", "known")
+    vector = dist.Normal(jnp.arange(3.0), jnp.arange(1.0, 4.0)).to_event(1)
+    shifted = dist.TransformedDistribution(
+        dist.Normal(1.0, 2.0), dist.transforms.AffineTransform(3.0, 0.5)
+    )
+    return params.theta_type("Every", fields)(
+        dist.LogUniform(1.0, 5.0), vector, shifted, given, 0.3
+    )
+
+
+def test_leaves_of_a_prior_have_an_order_of_their_own(monkeypatch):
+    """NumPyro's is that of a set, which changes with the hash seed of the process."""
+    problem = Problem(
+        shapes_of_every_prior(), lambda theta: theta.uniform, photometry([1.0], [0.1])
+    )
+    leaves, structure = jax.tree.flatten(problem)
+    for kind in ("gather_pytree_data_fields", "gather_pytree_aux_fields"):
+        before = getattr(dist.Distribution, kind).__func__
+        monkeypatch.setattr(
+            dist.Distribution, kind, classmethod(lambda cls, f=before: tuple(sorted(f(cls))))
+        )
+        ordered = jax.tree.leaves(problem)
+        monkeypatch.setattr(
+            dist.Distribution, kind, classmethod(lambda cls, f=before: tuple(sorted(f(cls)))[::-1])
+        )
+        for one, two, three in zip(leaves, ordered, jax.tree.leaves(problem), strict=True):
+            assert one is two is three
+    again = jax.tree.unflatten(structure, leaves)
+    x = jnp.linspace(-1.0, 1.0, problem.dimension)
+    before, after = params.constrain(problem.prior, x), params.constrain(again.prior, x)
+    assert jax.tree.structure(before.theta) == jax.tree.structure(after.theta)
+    for one, two in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+LOWERED = """
+import hashlib
+import jax, numpyro.distributions as dist
+import jaxsed
+from jaxsed import params
+a, b = dist.LogUniform(1.0, 5.0), dist.TruncatedNormal(0.0, 1.0, low=-1.0)
+prior = params.theta_type("P", ("a", "b"))(a, b)
+problem = jaxsed.Problem(prior, lambda theta: theta.a + theta.b, jaxsed.photometry([1.0], [0.1]))
+text = jax.jit(lambda p, x: p.logdensity(x)).lower(problem, jax.numpy.zeros(2)).as_text()
+print(hashlib.sha256(text.encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_every_process_makes_the_same_program():
+    """Whatever its hash seed."""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", LOWERED], env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in range(1, 5)
+    }  # fmt: skip
+    assert len(found) == 1

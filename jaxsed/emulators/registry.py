@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxsed.emulators.photometric.emulator import PhotometricEmulator
 from jaxsed.emulators.photometric.stitched import StitchedEmulator
@@ -55,17 +56,17 @@ def load_emulator(name: str | Path) -> Any:
         return _load(path)  # which says what is wrong
     status = path.stat()
     unchanged = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    return _load_once(path, unchanged, jax.config.jax_enable_x64)
+    return _load_once(path, unchanged, jnp.result_type(float))
 
 
 @lru_cache(maxsize=16)
-def _load_once(path: Path, unchanged: tuple[int, ...], x64: bool) -> Any:
+def _load_once(path: Path, unchanged: tuple[int, ...], dtype: Any) -> Any:
     """The emulator of a file, shared by all who ask for it: a run asks each of them for its bands.
 
     Args:
         path: the file.
         unchanged: what tells this content of the file from a later one.
-        x64: whether arrays may have 64 bits.
+        dtype: of floating-point arrays where none is asked for.
     """
     with jax.ensure_compile_time_eval():  # also where a traced function asks first
         return _load(path)

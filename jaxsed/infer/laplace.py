@@ -8,8 +8,9 @@ It is a start and a scale for samplers, never a posterior.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jaxsed.core import linear_algebra
 from jaxsed.core.compiled import compiled
 from jaxsed.core.keys import typed_key
 from jaxsed.core.types import Key
-from jaxsed.problem import Problem
+from jaxsed.problem import Problem, batch_of_one
 
 MAX_STEPS = 40
 FIRST_DAMPING = 1.0
@@ -59,13 +60,29 @@ def laplace(key: Key, problem: Problem, *, starts: int = 8, spread: float = 1.0)
         starts: number of descents.
         spread: standard deviation of the starting points in normal coordinates.
     """
-    return _best_of(typed_key(key), problem, spread, starts=starts)
+    keys = typed_key(key)[None]
+    return jax.tree.map(
+        lambda a: a[0], laplace_batch(keys, batch_of_one(problem), spread, starts=starts)
+    )
 
 
 @partial(compiled, static_argnames="starts")
-def _best_of(key: Key, problem: Problem, spread: float, *, starts: int) -> Laplace:
-    points = spread * jax.random.normal(key, (starts, problem.dimension))
-    ends, values = jax.vmap(lambda x: _descend(problem, x))(points)
+def laplace_batch(keys: Key, problem: Problem, spread: float = 1.0, *, starts: int = 8) -> Laplace:
+    """`laplace` of a batch of galaxies; `keys` [galaxy].
+
+    The loop over steps is outside of the maps over galaxies and starts: JAX traces the body of a
+    loop that is mapped several times.
+    """
+
+    def first(key: Key, problem: Problem) -> Array:
+        return spread * jax.random.normal(key, (starts, problem.dimension))
+
+    points = jax.vmap(first, in_axes=(0, problem.axes))(keys, problem)
+    ends, values = _descend(problem, points)
+    return jax.vmap(_best_of, in_axes=(problem.axes, 0, 0))(problem, ends, values)
+
+
+def _best_of(problem: Problem, ends: Array, values: Array) -> Laplace:
     best = jnp.argmax(values)
     mean = ends[best]
     _, hessian = _gauss_newton(problem, mean)
@@ -87,24 +104,31 @@ def _gauss_newton(problem: Problem, x: Array) -> tuple[Array, Array]:
 
 
 def _descend(problem: Problem, start: Array) -> tuple[Array, Array]:
-    identity = jnp.eye(start.size)
+    """Ends [galaxy, start, dimension] of descents from `start`, and their log densities."""
 
-    def step(_: int, at: _Step) -> _Step:
-        gradient, hessian = _gauss_newton(problem, at.x)
-        scaled = hessian + at.damping * (identity + jnp.diag(jnp.diag(hessian)))
-        move = linear_algebra.solve_positive(scaled, gradient)
-        # Beyond six normal coordinates nothing is plausible; long steps go there in float32.
-        length = jnp.linalg.norm(move)
-        trial = at.x - jnp.nan_to_num(move) * jnp.minimum(1.0, 3.0 / (length + 1e-6))
-        value = problem.logdensity(trial)
-        better = value > at.value
-        return _Step(
-            jnp.where(better, trial, at.x),
-            jnp.where(better, value, at.value),
-            jnp.clip(at.damping * jnp.where(better, 0.2, 5.0), 1e-6, 1e6),
-        )
+    def each(function: Callable[..., Any]) -> Callable[..., Any]:
+        of_starts = jax.vmap(function, in_axes=(None, 0))
+        return partial(jax.vmap(of_starts, in_axes=(problem.axes, 0)), problem)
 
-    value = problem.guarded_logdensity(start)
-    first = _Step(start, value, jnp.asarray(FIRST_DAMPING, start.dtype))
-    last = jax.lax.fori_loop(0, MAX_STEPS, step, first)
+    step = each(_step)
+    value = each(lambda problem, x: problem.guarded_logdensity(x))(start)
+    first = _Step(start, value, jnp.full_like(value, FIRST_DAMPING))
+    last = jax.lax.fori_loop(0, MAX_STEPS, lambda _, at: step(at), first)
     return last.x, last.value
+
+
+def _step(problem: Problem, at: _Step) -> _Step:
+    """One Levenberg-Marquardt step of one descent."""
+    gradient, hessian = _gauss_newton(problem, at.x)
+    damped = hessian + at.damping * (jnp.eye(at.x.size) + jnp.diag(jnp.diag(hessian)))
+    move = linear_algebra.solve_positive(damped, gradient)
+    # Beyond six normal coordinates nothing is plausible; long steps go there in float32.
+    length = jnp.linalg.norm(move)
+    trial = at.x - jnp.nan_to_num(move) * jnp.minimum(1.0, 3.0 / (length + 1e-6))
+    value = problem.logdensity(trial)
+    better = value > at.value
+    return _Step(
+        jnp.where(better, trial, at.x),
+        jnp.where(better, value, at.value),
+        jnp.clip(at.damping * jnp.where(better, 0.2, 5.0), 1e-6, 1e6),
+    )

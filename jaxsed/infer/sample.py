@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsed import params
@@ -21,7 +20,7 @@ from jaxsed.infer.samples import Samples
 from jaxsed.infer.schedule.galaxies import Galaxies, Report
 from jaxsed.infer.schedule.kernels import by_kernel
 from jaxsed.infer.schedule.single_calls import by_single_calls
-from jaxsed.problem import Problem
+from jaxsed.problem import Problem, batch_of_one
 
 DEFAULT = HMC()
 
@@ -74,7 +73,7 @@ def sample(
     others = [method_of(m, **options) if isinstance(m, str) else m for m in fallback]
     keys = typed_keys(key)
     params.check(problem.prior, batch=keys.ndim > 0)
-    many = problem if keys.ndim else _batch_of_one(problem)
+    many = problem if keys.ndim else batch_of_one(problem)
     n, counted = max(keys.size, 1), jax.tree.leaves(many.data)[0].shape[0]
     if counted != n:
         raise ValueError(f"{n} keys for {counted} galaxies")
@@ -143,11 +142,6 @@ def _reporting(report: Report | None, keep: Keep | None, galaxies: Galaxies) -> 
             keep(galaxies.finished(), galaxies.samples)
 
     return tell
-
-
-def _batch_of_one(problem: Problem) -> Problem:
-    prior, data = jax.tree.map(lambda a: jnp.asarray(a)[None], (problem.prior, problem.data))
-    return dataclasses.replace(problem, prior=prior, data=data)
 
 
 def _first(problem: Problem) -> Problem:

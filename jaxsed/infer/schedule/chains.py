@@ -8,7 +8,7 @@ together give the covariance that whitens the next; sampling segments change not
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ from jax import Array
 
 from jaxsed.core import linear_algebra
 from jaxsed.core.types import Key
-from jaxsed.infer.laplace import laplace
+from jaxsed.infer.laplace import Laplace, laplace_batch
 from jaxsed.infer.samplers import mixture
-from jaxsed.infer.samplers.base import Kernel
+from jaxsed.infer.samplers.base import Kernel, Move
 from jaxsed.infer.samplers.mixture import Mixture
 from jaxsed.infer.schedule import uses
-from jaxsed.infer.schedule.devices import over_galaxies, split_over_devices
+from jaxsed.infer.schedule.devices import over_devices, split_over_devices
 from jaxsed.problem import Problem
 
 PRIOR_DRAWS = 20.0
@@ -98,30 +98,106 @@ class _Averaging(NamedTuple):
         return _Averaging(self.centre, error, log_step, average)
 
 
-def begin(key: Key, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
-    """Chains of one galaxy spread around its best fits by the Gaussian approximation."""
-    key_fit, key_spread = jax.random.split(key)
-    fit = laplace(key_fit, problem, starts=starts)
-    dimension = problem.dimension
-    noise = jax.random.normal(key_spread, (chains, dimension))
-    step = jnp.log(1.0 / dimension**0.25)
-    x = fit.ends[jnp.arange(chains) % starts] + noise @ fit.scale.T
-    proposal = mixture.broad(fit.mean, fit.scale)
-    scale = fit.scale if dense else jnp.diag(jnp.linalg.norm(fit.scale, axis=1))
-    return Chains(x, fit.mean, scale, step.astype(noise.dtype), proposal)
+def begin(keys: Key, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
+    """Chains of a batch of galaxies spread around the best fits by the Gaussian approximation."""
+    of_uses = jax.vmap(jax.random.split)(keys)
+    fits = laplace_batch(of_uses[:, 0], problem, starts=starts)
+
+    def spread(key: Key, fit: Laplace) -> Chains:
+        dimension = fit.mean.size
+        noise = jax.random.normal(key, (chains, dimension))
+        step = jnp.log(1.0 / dimension**0.25)
+        x = fit.ends[jnp.arange(chains) % starts] + noise @ fit.scale.T
+        proposal = mixture.broad(fit.mean, fit.scale)
+        scale = fit.scale if dense else jnp.diag(jnp.linalg.norm(fit.scale, axis=1))
+        return Chains(x, fit.mean, scale, step.astype(noise.dtype), proposal)
+
+    return jax.vmap(spread)(of_uses[:, 1], fits)
 
 
 def advance(
-    key: Key, problem: Problem, chains: Chains, adapt: Array, schedule: Schedule, moves: Moves
+    keys: Key, problem: Problem, chains: Chains, adapt: Array, schedule: Schedule, moves: Moves
 ) -> tuple[Chains, Segment]:
-    """One segment of one galaxy: as many transitions as the schedule has.
+    """One segment of a batch of galaxies: as many transitions as the schedule has.
 
     A transition is a trajectory of the kernel followed by independent proposals from the mixture,
     each with its own Metropolis-Hastings test.  Where `adapt` is true the segment also finds the
     step size and, from its second half, the whitening; its draws are then no sample.
+
+    The loop over transitions is outside of the map over galaxies: JAX traces the body of a loop
+    that is mapped several times.
     """
-    kernel = moves.kernel
-    n_chains, dimension = chains.x.shape
+    inverse = jax.vmap(linear_algebra.inverse_lower)(chains.scale)
+    axes = (0, problem.axes, 0, 0, 0, 0, None)
+    move_all = jax.vmap(partial(_transition, moves=moves), in_axes=axes)
+
+    def transition(carry, inputs):
+        q, averaging = carry
+        keys, length, factor, count = inputs
+        step_size = jnp.exp(jnp.where(adapt, averaging.log_step, chains.log_step)) * factor
+        q, value, move, accepted = move_all(keys, problem, chains, inverse, step_size, q, length)
+        acceptance = jnp.nan_to_num(jnp.mean(move.acceptance, axis=1))
+        updated = averaging.update(count, moves.kernel.target_acceptance - acceptance)
+        # Only transitions at the full step size tell about it.
+        averaging = jax.tree.map(
+            lambda new, old: jnp.where(factor == 1.0, new, old), updated, averaging
+        )
+        return (q, averaging), (q, value, move.divergent, move.gradients + 1, acceptance, accepted)
+
+    n = schedule.length.shape[0]
+    zero = jnp.zeros_like(chains.log_step)
+    averaging = _Averaging(chains.log_step + jnp.log(2.0), zero, chains.log_step, chains.log_step)
+    of_transitions = jax.vmap(partial(jax.random.split, num=n), out_axes=1)(keys)
+    inputs = (of_transitions, *schedule, jnp.arange(1.0, n + 1.0))
+    q = jax.vmap(lambda x, c, inverse: (x - c.centre) @ inverse.T)(chains.x, chains, inverse)
+    (_, averaging), out = jax.lax.scan(transition, (q, averaging), inputs)
+
+    def finish(chains: Chains, adapt: Array, log_step: Array, out: Any) -> tuple[Chains, Segment]:
+        position, log_density, divergent, gradients, acceptance, accepted = out
+        x = chains.centre + position @ chains.scale.T
+        segment = Segment(
+            x=jnp.swapaxes(x, 0, 1),
+            log_density=log_density.T,
+            divergences=jnp.sum(divergent),
+            gradients=gradients.T,
+            acceptance=jnp.mean(acceptance),
+            global_acceptance=jnp.mean(accepted),
+        )
+        draws = position[n // 2 :].reshape(-1, position.shape[-1])
+        centre, scale = _whiten(draws, chains, moves.dense)
+        adapted = Chains(x[-1], centre, scale, log_step, chains.proposal)
+        same = chains._replace(x=x[-1])
+        return jax.tree.map(lambda new, old: jnp.where(adapt, new, old), adapted, same), segment
+
+    return jax.vmap(finish, in_axes=(0, 0, 0, 1))(chains, adapt, averaging.average, out)
+
+
+def _transition(
+    key: Key,
+    problem: Problem,
+    chains: Chains,
+    inverse: Array,
+    step_size: Array,
+    q: Array,
+    length: Array,
+    *,
+    moves: Moves,
+) -> tuple[Array, Array, Move, Array]:
+    """One transition of all chains of one galaxy, from whitened positions q [chain, dimension].
+
+    Args:
+        key: of the transition.
+        problem: the galaxy.
+        chains: their whitening and global moves.
+        inverse: [dimension, dimension] of the whitening's scale.
+        step_size: of the trajectories.
+        q: where the chains are.
+        length: leapfrog steps.
+        moves: what the transition is made of.
+
+    Returns:
+        Positions, log densities and moves, and the shares of global proposals that were accepted.
+    """
 
     def unwhitened(q: Array) -> Array:
         return chains.centre + chains.scale @ q
@@ -129,59 +205,21 @@ def advance(
     def logdensity(q: Array) -> Array:
         return problem.guarded_logdensity(unwhitened(q))
 
-    inverse = linear_algebra.inverse_lower(chains.scale)
-
     def whiten(gap: Array) -> Array:
         return inverse @ gap
 
-    def transition(carry, inputs):
-        q, averaging = carry
-        key, length, factor, count = inputs
-        log_step = jnp.where(adapt, averaging.log_step, chains.log_step)
-        step_size = jnp.exp(log_step) * factor
+    def one(key: Key, q: Array) -> tuple[Array, Array, Move, Array]:
+        key_move, key_global = jax.random.split(key)
+        state = hmc.init(q, logdensity)
+        state, move = moves.kernel.step(key_move, state, logdensity, step_size, length)
+        q, value, accepted = state.position, state.logdensity, jnp.zeros(())
+        if moves.proposals:
+            q, value, accepted = _global_moves(
+                key_global, q, value, logdensity, unwhitened, whiten, chains, moves.proposals
+            )
+        return q, value, move, accepted
 
-        def one(key: Key, q: Array):
-            key_move, key_global = jax.random.split(key)
-            state = hmc.init(q, logdensity)
-            state, move = kernel.step(key_move, state, logdensity, step_size, length)
-            q, value, accepted = state.position, state.logdensity, jnp.zeros(())
-            if moves.proposals:
-                q, value, accepted = _global_moves(
-                    key_global, q, value, logdensity, unwhitened, whiten, chains, moves.proposals
-                )
-            return q, value, move, accepted
-
-        q, value, move, accepted = jax.vmap(one)(jax.random.split(key, n_chains), q)
-        acceptance = jnp.nan_to_num(jnp.mean(move.acceptance))
-        updated = averaging.update(count, kernel.target_acceptance - acceptance)
-        # Only transitions at the full step size tell about it.
-        averaging = jax.tree.map(
-            lambda new, old: jnp.where(factor == 1.0, new, old), updated, averaging
-        )
-        gradients = jnp.broadcast_to(move.gradients, (n_chains,)) + 1
-        out = (q, value, move.divergent, gradients, acceptance, accepted)
-        return (q, averaging), out
-
-    n = schedule.length.shape[0]
-    zero = jnp.zeros_like(chains.log_step)
-    averaging = _Averaging(chains.log_step + jnp.log(2.0), zero, chains.log_step, chains.log_step)
-    inputs = (jax.random.split(key, n), *schedule, jnp.arange(1.0, n + 1.0))
-    q = jax.vmap(lambda x: whiten(x - chains.centre))(chains.x)
-    (_, averaging), out = jax.lax.scan(transition, (q, averaging), inputs)
-    position, log_density, divergent, gradients, acceptance, accepted = out
-    x = chains.centre + position @ chains.scale.T
-    segment = Segment(
-        x=jnp.swapaxes(x, 0, 1),
-        log_density=log_density.T,
-        divergences=jnp.sum(divergent),
-        gradients=gradients.T,
-        acceptance=jnp.mean(acceptance),
-        global_acceptance=jnp.mean(accepted),
-    )
-    centre, scale = _whiten(position[n // 2 :].reshape(-1, dimension), chains, moves.dense)
-    adapted = Chains(x[-1], centre, scale, averaging.average, chains.proposal)
-    same = chains._replace(x=x[-1])
-    return jax.tree.map(lambda new, old: jnp.where(adapt, new, old), adapted, same), segment
+    return jax.vmap(one)(jax.random.split(key, q.shape[0]), q)
 
 
 def _global_moves(key, q, value, logdensity, unwhitened, whiten, chains, n):
@@ -232,13 +270,13 @@ def _whiten(q: Array, chains: Chains, dense: bool) -> tuple[Array, Array]:
 
 @partial(jax.jit, static_argnames=("chains", "starts", "dense"))
 def begin_batch(keys: Key, problem: Problem, *, chains: int, starts: int, dense: bool) -> Chains:
-    """`begin` for a batch of galaxies; `keys` [galaxy]."""
+    """`begin`, on every device its own galaxies; `keys` [galaxy]."""
 
-    def one(key: Key, problem: Problem) -> Chains:
-        own = uses.numbered(key, uses.BEGIN, 0)
+    def block(keys: Key, problem: Problem) -> Chains:
+        own = jax.vmap(lambda key: uses.numbered(key, uses.BEGIN, 0))(keys)
         return begin(own, problem, chains=chains, starts=starts, dense=dense)
 
-    return over_galaxies(one, problem)(keys, problem)
+    return over_devices(block, problem)(keys, problem)
 
 
 @partial(jax.jit, static_argnames=("moves",), donate_argnames=("chains",))
@@ -252,7 +290,7 @@ def advance_batch(
     *,
     moves: Moves,
 ) -> tuple[Chains, Segment]:
-    """`advance` for a batch of galaxies; the schedule is shared by all.
+    """`advance`, on every device its own galaxies.
 
     Args:
         keys: [galaxy] of each galaxy, the same for all its segments.
@@ -264,12 +302,12 @@ def advance_batch(
         moves: what a transition is made of.
     """
 
-    def one(key, step, adapt, chains, problem, schedule):
-        own = uses.numbered(key, uses.SEGMENT, step)
+    def block(keys, steps, adapt, chains, problem, schedule):
+        own = jax.vmap(lambda key, step: uses.numbered(key, uses.SEGMENT, step))(keys, steps)
         return advance(own, problem, chains, adapt, schedule, moves)
 
     batched = (keys, steps, adapt, chains)
-    mapped = over_galaxies(one, problem, n_batched=4, n_shared=1)
+    mapped = over_devices(block, problem, n_batched=4, n_shared=1)
     return mapped(*batched, problem, schedule)
 
 

@@ -21,9 +21,7 @@ def _mesh() -> Mesh:
 def split_over_devices(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of arrays with a galaxy axis, each device with its own galaxies."""
     split = PartitionSpec("galaxy")
-    return jax.shard_map(
-        function, mesh=_mesh(), in_specs=split, out_specs=split, check_vma=False
-    )
+    return jax.shard_map(function, mesh=_mesh(), in_specs=split, out_specs=split, check_vma=False)
 
 
 def over_galaxies(
@@ -46,7 +44,6 @@ def over_galaxies(
         n_shared: see `function`.
         at_once: galaxies that a device takes after another; default: all of its own together.
     """
-    split, whole = PartitionSpec("galaxy"), PartitionSpec()
     axes = (*(0,) * n_batched, problem.axes, *(None,) * n_shared)
     together = jax.vmap(function, in_axes=axes)
 
@@ -59,9 +56,26 @@ def over_galaxies(
 
         return jax.lax.map(one, (*batched, problem.prior, problem.data), batch_size=at_once)
 
+    mapped = together if at_once is None else in_turn
+    return over_devices(mapped, problem, n_batched=n_batched, n_shared=n_shared)
+
+
+def over_devices(
+    function: Callable[..., Any], problem: Problem, *, n_batched: int = 1, n_shared: int = 0
+) -> Callable[..., Any]:
+    """A function of a batch of galaxies, each device with its own galaxies.
+
+    Args:
+        function: takes `n_batched` arguments with a galaxy axis, a batch as a problem, and
+            `n_shared` arguments without one; all that it returns has a galaxy axis.
+        problem: a batch, for the layout of its leaves.
+        n_batched: see `function`.
+        n_shared: see `function`.
+    """
+    split, whole = PartitionSpec("galaxy"), PartitionSpec()
     specs: Any = {"prior": split, "forward": whole, "data": split}
     return jax.shard_map(
-        together if at_once is None else in_turn,
+        function,
         mesh=_mesh(),
         in_specs=(
             *(split,) * n_batched, dataclasses.replace(problem, **specs), *(whole,) * n_shared,
