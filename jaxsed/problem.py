@@ -18,7 +18,6 @@ from flax import struct
 from jax import Array
 
 from jaxsed import params
-from jaxsed.core.compiled import compiled
 from jaxsed.core.types import Forward, Prediction, Prior, Theta
 from jaxsed.likelihood import Data
 from jaxsed.params import Constrained
@@ -123,7 +122,6 @@ class Problem:
         in_axes: Any = {"prior": 0, "forward": None, "data": 0}
         return Problem(**in_axes, transform=self.transform)
 
-    @compiled
     def evaluate(self, x: Array) -> Evaluation:
         """Parameters, their coordinates under the prior, and the prediction at `x`."""
         at, prediction = self._transform.evaluate(self.prior, self.forward, self.data, x)
@@ -137,7 +135,6 @@ class Problem:
         """Coordinates of a theta inside the prior's support."""
         return self._transform.unconstrain(self.prior, self.forward, self.data, theta)
 
-    @compiled
     def residuals(self, prediction: Prediction) -> Array:
         """[residual] residuals whose squares sum to chi-square, in units of the uncertainties."""
         return self.data.residuals(prediction)
@@ -146,7 +143,6 @@ class Problem:
         """Log likelihood of a prediction, up to a constant."""
         return self.data.log_likelihood(prediction)
 
-    @compiled
     def logdensity(self, x: Array) -> Array:
         """Log posterior density at coordinates `x`, up to a constant."""
         at = self.evaluate(x)
